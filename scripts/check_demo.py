@@ -1,0 +1,94 @@
+"""Check the demo's report.json: against its JSON schema, then that every gate ran and held. Exit status 1 if not.
+
+.venv/bin/python scripts/check_demo.py build/demo/report.json
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+SCHEMA = Path(__file__).resolve().parents[1] / "srq_hw" / "report" / "report.schema.json"
+ORACLES = ("qonnx", "finn")
+
+
+def is_count(value: object) -> bool:
+    """True for a whole number above 0 (and not for true)."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def is_zero(value: object) -> bool:
+    """True for the whole number 0 (and not for false)."""
+    return isinstance(value, int) and not isinstance(value, bool) and value == 0
+
+
+def faults(report: dict[str, Any]) -> list[str]:
+    """Return what is wrong with a demo's report, one line each; empty when every gate ran and held."""
+    found = []
+    parity = report.get("parity", {})
+    if parity.get("equal") is not True or not is_zero(parity.get("mismatches")):
+        found.append(f"parity: equal is {parity.get('equal')!r}, mismatches {parity.get('mismatches')!r}")
+    if not is_count(parity.get("elements")):
+        found.append(f"parity: elements is {parity.get('elements')!r}; nothing was compared")
+    for name in ORACLES:
+        rows = [row for row in report.get("oracles", []) if row.get("name") == name]
+        if not rows:
+            found.append(f"oracle {name}: not in the report")
+        for row in rows:
+            if row.get("status") != "passed":
+                found.append(f"oracle {name}: status is {row.get('status')!r}")
+            if not is_zero(row.get("mismatches")):
+                found.append(f"oracle {name}: mismatches is {row.get('mismatches')!r}")
+            if not is_count(row.get("elements")):
+                found.append(f"oracle {name}: elements is {row.get('elements')!r}; nothing was compared")
+    if report.get("estimate", {}).get("fits") is not True:
+        found.append(f"estimate: fits is {report.get('estimate', {}).get('fits')!r}")
+    return found
+
+
+def schema_faults(report: object, schema: dict[str, Any]) -> list[str]:
+    """Return every place where the report breaks its JSON schema."""
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(report)
+    return [f"schema: {error.json_path}: {error.message}" for error in sorted(errors, key=lambda e: e.json_path)]
+
+
+def summary(report: dict[str, Any]) -> str:
+    """Return what the report says, for the log."""
+    parity, estimate = report.get("parity", {}), report.get("estimate", {})
+    lines = [
+        f"target   {report.get('target')}",
+        f"parity   equal {parity.get('equal')}, {parity.get('elements')} elements, {parity.get('mismatches')} differ",
+    ]
+    for row in report.get("oracles", []):
+        lines.append(
+            f"oracle   {row.get('name')}: {row.get('status')}, {row.get('elements')} elements, "
+            f"{row.get('mismatches')} differ"
+        )
+    lines.append(f"estimate fits {estimate.get('fits')}, {estimate.get('fps')} frames/s")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    path = Path(arguments[0] if arguments else "build/demo/report.json")
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        print(f"check_demo: {error}", file=sys.stderr)
+        return 1
+    found = schema_faults(report, schema)
+    if isinstance(report, dict):
+        print(summary(report))
+        found += faults(report)
+    for line in found:
+        print(f"check_demo: {line}", file=sys.stderr)
+    print(f"check_demo: {path}: {'every gate ran and held' if not found else f'{len(found)} faults'}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""Write docs/targets.md and docs/target.schema.json from the target schema and the packaged target files.
+
+.venv/bin/python scripts/make_target_docs.py           # write
+.venv/bin/python scripts/make_target_docs.py --check   # exit status 1 when a file is stale
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from srq_hw.resources import data_path
+from srq_hw.target import json_schema, list_targets, load_target
+from srq_hw.yamlfile import allowed_text, resolve
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+INTRO = """\
+# Target files
+
+<!-- Written by scripts/make_target_docs.py from srq_hw/target.py and targets/; edit those. -->
+
+A target file describes one accelerator: the integer rules its arithmetic follows, and the resources of its device.
+`--target` takes the name of a packaged file or the path of your own (`--target boards/mine.yaml`). Copy the nearest
+packaged file and change it; a wrong value is answered with the file, the line, the key, the value and what is allowed.
+For completion in an editor, point its YAML plug-in at [target.schema.json](target.schema.json); the rules between
+several keys (the last section) are checked when the file is read.
+"""
+
+RULES = """\
+## Rules between keys
+
+| keys | rule | why |
+|---|---|---|
+| `bits.min`, `bits.default`, `bits.max` | min <= default <= max | |
+| `integer.bias.bits` | at most `integer.accumulator.bits` | the bias is added in the accumulator |
+| `integer.accumulator.bits` | at least widest weight + widest activation | one product must fit |
+| `integer.accumulator.bits` + `integer.requant.multiplier_bits` | at most 54 | acc * M must be exact in float64 |
+| `integer.requant.multiplier_bits` | with `kind: dyadic` only, and needed there | `pow2` only shifts |
+| `integer.requant.shift_max` | at least `multiplier_bits` | a ratio below 1 must be reachable |
+| `slope_min`, `slope_max` | slope_min <= slope_max | |
+| lists | each entry once | |
+| `resources.finn_board`, `resources.part` | must belong together | FINN takes the part from the board |
+"""
+
+
+def cell(schema: dict[str, Any], field: dict[str, Any]) -> str:
+    """Say what a field allows, for one cell of a table."""
+    text = "mapping" if field.get("type") == "object" else allowed_text(schema, field)
+    return text.replace("|", "\\|")
+
+
+def rows(schema: dict[str, Any], part: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield one table row per key, depth first, in file order."""
+    required = part.get("required", [])
+    for key, value in part["properties"].items():
+        field = resolve(schema, value)
+        need = "yes" if key in required else f"no ({json.dumps(field['default'])})" if "default" in field else "no"
+        about = " ".join(field.get("description", "").split()).replace("|", "\\|")
+        yield f"| `{prefix}{key}` | {cell(schema, field)} | {need} | {about} |"
+        if field.get("type") == "object" and field.get("properties"):
+            yield from rows(schema, field, f"{prefix}{key}.")
+
+
+def boards() -> Iterator[str]:
+    """Yield one table row per packaged target."""
+    for name in list_targets():
+        target = load_target(name)
+        r = target.resources
+        yield (
+            f"| `{name}` | {target.title} | `{r.part}` | {r.clock_mhz:g} | {r.lut:,} | {r.ff:,} | "
+            f"{r.dsp.count:,} {r.dsp.kind} | {r.bram36:,} | {r.uram:,} | {r.memory_bandwidth_gbytes:g} |"
+        )
+
+
+def markdown() -> str:
+    """Return the text of docs/targets.md."""
+    schema = json_schema()
+    return "\n".join(
+        [
+            INTRO,
+            "## Packaged targets",
+            "",
+            "Counts are those of the whole device; `resources.utilization_max` says which share a design may take.",
+            "",
+            "| name | board | part | clock, MHz | LUT | FF | DSP | BRAM36 | URAM | memory, GB/s |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+            *boards(),
+            "",
+            "## A complete file",
+            "",
+            "```yaml",
+            data_path("targets", "zcu104").read_text(encoding="utf-8").rstrip(),
+            "```",
+            "",
+            "## Every key",
+            "",
+            "| key | allowed | needed (default) | meaning |",
+            "|---|---|---|---|",
+            *rows(schema, schema),
+            "",
+            RULES,
+        ]
+    )
+
+
+def files() -> dict[Path, str]:
+    """Return path → text of every generated file."""
+    return {
+        DOCS / "targets.md": markdown(),
+        DOCS / "target.schema.json": json.dumps(json_schema(), indent=2) + "\n",
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Write the generated docs of target files.")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale")
+    check = parser.parse_args().check
+    stale = [path for path, text in files().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in stale:
+        if check:
+            print(f"{path}: stale; run: make docs", file=sys.stderr)
+        else:
+            path.write_text(files()[path], encoding="utf-8")
+            print(f"wrote {path}")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

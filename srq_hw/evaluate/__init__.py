@@ -1,0 +1,1 @@
+"""Images, MATLAB-compatible bicubic, luma PSNR/SSIM and the test-set protocol."""

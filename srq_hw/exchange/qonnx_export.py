@@ -1,0 +1,206 @@
+"""Export a frozen network as QONNX: Quant nodes, float32 scales, one node per layer under the layer's own name.
+
+The file reads grey levels (1, C, H, W) in 0..255 and makes grey levels. qonnx has no rounding mode for floor(x + 1/2),
+so a half_up target is written as ``Add(scale / 2)`` in front of a FLOOR quantizer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from srq_hw import __version__
+from srq_hw.fixedpoint import ROUNDINGS
+from srq_hw.quantize.freeze import Frozen
+from srq_hw.quantize.normal import Layer
+from srq_hw.target import Target
+
+QUANT_DOMAIN = "qonnx.custom_op.general"
+OPSET = 18
+IR_VERSION = 9
+#: metadata keys of the file
+META_PREFIX = "srq_hw."
+
+
+def export_qonnx(frozen: Frozen, target: Target, size: tuple[int, int]) -> onnx.ModelProto:
+    """The QONNX model for an image of (height, width)."""
+    writer = _Writer(frozen, size)
+    for layer in frozen.plan.layers:
+        WRITERS[layer.op](writer, layer)
+    last = frozen.plan.layers[-1].name
+    upscale = writer.upscale[last]
+    channels = writer.channels[last]
+    graph = helper.make_graph(
+        writer.nodes,
+        frozen.plan.net.name,
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, frozen.plan.net.channels, *size])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, [1, channels, size[0] * upscale, size[1] * upscale])],
+        writer.initializers,
+    )
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(QUANT_DOMAIN, 1)],
+        ir_version=IR_VERSION,
+        producer_name="srq-hw",
+        producer_version=__version__,
+    )
+    for key, value in sorted(_metadata(frozen, target).items()):
+        helper.set_model_props(model, {**{p.key: p.value for p in model.metadata_props}, META_PREFIX + key: value})
+    onnx.checker.check_model(model)
+    return model
+
+
+def save_model(model: onnx.ModelProto, path: Path) -> None:
+    """Write the file atomically; the same model gives the same bytes."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_bytes(model.SerializeToString(deterministic=True))
+    beside.replace(path)
+
+
+def _metadata(frozen: Frozen, target: Target) -> dict[str, str]:
+    requant = {
+        name: {"multiplier": quant.multiplier.tolist(), "shift": quant.shift.tolist()}
+        for name, quant in frozen.quants.items()
+        if quant.multiplier is not None and quant.shift is not None
+    }
+    return {
+        "version": __version__,
+        "target": target.name,
+        "target_sha256": target.sha256,
+        "rounding": frozen.rounding,
+        "requant": json.dumps(requant, sort_keys=True, separators=(",", ":")),
+    }
+
+
+class _Writer:
+    """Nodes and initializers so far; channels and upscale of every tensor."""
+
+    def __init__(self, frozen: Frozen, size: tuple[int, int]) -> None:
+        self.frozen, self.size = frozen, size
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.channels: dict[str, int] = {}
+        self.upscale: dict[str, int] = {}
+
+    def constant(self, name: str, values: npt.ArrayLike) -> str:
+        self.initializers.append(numpy_helper.from_array(np.asarray(values, np.float32), name))
+        return name
+
+    def node(self, op: str, inputs: list[str], name: str, domain: str = "", **attrs: object) -> None:
+        self.nodes.append(helper.make_node(op, inputs, [name], name=name, domain=domain, **attrs))
+
+    def shaped(self, layer: Layer, channels: int | None = None, factor: int = 1) -> None:
+        source = layer.inputs[0]
+        self.channels[layer.name] = self.channels[source] if channels is None else channels
+        self.upscale[layer.name] = self.upscale[source] * factor
+
+    def quant(
+        self, source: str, name: str, scale: npt.ArrayLike, bits: int, signed: bool, narrow: bool, mode: str
+    ) -> None:
+        inputs = [
+            source,
+            self.constant(f"{name}_scale", scale),
+            self.constant(f"{name}_zero_point", 0.0),
+            self.constant(f"{name}_bits", float(bits)),
+        ]
+        self.node("Quant", inputs, name, QUANT_DOMAIN, signed=int(signed), narrow=int(narrow), rounding_mode=mode)
+
+
+def _image(writer: _Writer, layer: Layer) -> None:
+    writer.channels[layer.name], writer.upscale[layer.name] = writer.frozen.plan.net.channels, 1
+
+
+def _quant(writer: _Writer, layer: Layer) -> None:
+    quant = writer.frozen.quants[layer.name]
+    mode, source = ROUNDINGS[writer.frozen.rounding].qonnx, layer.inputs[0]
+    if quant.multiplier is None:
+        mode = "ROUND"  # the image is integers: nothing rounds
+    elif mode is None:  # half_up
+        half = writer.constant(f"{layer.name}_half_step", quant.scale / 2)
+        writer.node("Add", [source, half], f"{layer.name}_half")
+        mode, source = "FLOOR", f"{layer.name}_half"
+    writer.quant(source, layer.name, quant.scale, quant.point.bits, quant.point.signed, False, mode)
+    writer.shaped(layer)
+
+
+def _offset(writer: _Writer, layer: Layer) -> None:
+    assert layer.offset is not None
+    values = np.array(layer.offset, np.float32).reshape(1, -1, 1, 1)
+    writer.node("Add", [layer.inputs[0], writer.constant(f"{layer.name}_grey_levels", values)], layer.name)
+    writer.shaped(layer)
+
+
+def _conv(writer: _Writer, layer: Layer) -> None:
+    conv = writer.frozen.convs[layer.name]
+    scale = conv.weight_scale.reshape(-1, 1, 1, 1)
+    weight = writer.constant(f"{layer.name}_weight", conv.weight * scale)
+    narrow = int(conv.weight.min()) > -(1 << (writer.frozen.plan.weight_bits - 1))
+    writer.quant(weight, f"{layer.name}_weight_quant", scale, writer.frozen.plan.weight_bits, True, narrow, "ROUND")
+    bias = writer.constant(f"{layer.name}_bias", conv.bias * (conv.input_scale * conv.weight_scale))
+    rows, columns = conv.weight.shape[2:]
+    writer.node(
+        "Conv",
+        [layer.inputs[0], f"{layer.name}_weight_quant", bias],
+        layer.name,
+        kernel_shape=[rows, columns],
+        pads=[rows // 2, columns // 2, rows // 2, columns // 2],
+        strides=[1, 1],
+        dilations=[1, 1],
+        group=layer.groups,
+    )
+    writer.shaped(layer, conv.weight.shape[0])
+
+
+def _relu(writer: _Writer, layer: Layer) -> None:
+    writer.node("Relu", [layer.inputs[0]], layer.name)
+    writer.shaped(layer)
+
+
+def _prelu(writer: _Writer, layer: Layer) -> None:
+    reader = next(item for item in writer.frozen.quants.values() if item.point.source == layer.name)
+    assert reader.negative_multiplier is not None and reader.multiplier is not None
+    slope = (reader.negative_multiplier / reader.multiplier).reshape(-1, 1, 1)
+    writer.node("PRelu", [layer.inputs[0], writer.constant(f"{layer.name}_slope", slope)], layer.name)
+    writer.shaped(layer)
+
+
+def _add(writer: _Writer, layer: Layer) -> None:
+    writer.node("Add", list(layer.inputs), layer.name)
+    writer.shaped(layer)
+
+
+def _concat(writer: _Writer, layer: Layer) -> None:
+    writer.node("Concat", list(layer.inputs), layer.name, axis=1)
+    writer.shaped(layer, sum(writer.channels[name] for name in layer.inputs))
+
+
+def _shuffle(writer: _Writer, layer: Layer) -> None:
+    writer.node("DepthToSpace", [layer.inputs[0]], layer.name, blocksize=layer.factor, mode="CRD")
+    writer.shaped(layer, writer.channels[layer.inputs[0]] // layer.factor**2, layer.factor)
+
+
+def _resize(writer: _Writer, layer: Layer) -> None:
+    scales = writer.constant(f"{layer.name}_scales", [1.0, 1.0, layer.factor, layer.factor])
+    settings = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    writer.node("Resize", [layer.inputs[0], "", scales], layer.name, **settings)
+    writer.shaped(layer, None, layer.factor)
+
+
+WRITERS: dict[str, Callable[[_Writer, Layer], None]] = {
+    "image": _image,
+    "quant": _quant,
+    "offset": _offset,
+    "conv": _conv,
+    "relu": _relu,
+    "prelu": _prelu,
+    "add": _add,
+    "concat": _concat,
+    "shuffle": _shuffle,
+    "resize": _resize,
+}

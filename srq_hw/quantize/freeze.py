@@ -1,0 +1,225 @@
+"""Freeze: replace every real requantization ratio by M / 2**S and re-derive the scales, so that floats agree with integers.
+
+After it, s_x * s_w[c] / s_y is a dyadic number exactly (in float64), a bias is a whole number of accumulator steps, and
+the Brevitas model run in float64 gives the integers of the IntGraph, tie for tie (DESIGN 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from srq_hw.errors import InputError
+from srq_hw.fixedpoint import canonical_dyadic, dyadic, int_range
+from srq_hw.quantize.brevitas_layers import QuantNet
+from srq_hw.quantize.calibrate import Calibration
+from srq_hw.quantize.normal import Layer
+from srq_hw.quantize.plan import PASS_THROUGH, QuantPlan, QuantPoint
+from srq_hw.quantize.scales import solve_scales
+from srq_hw.target import Target
+
+Int = npt.NDArray[np.int64]
+Real = npt.NDArray[np.float64]
+
+#: a bias keeps at most so many significant bits, so that the float32 of a QONNX file gives it back exactly
+BIAS_SIGNIFICANT_BITS = 21
+#: |acc * M| of the worst image stays below this: float64 sums then lie within half a grid step of the exact value
+FLOAT64_LIMIT = 2.0**49
+
+
+@dataclass(frozen=True)
+class FrozenConv:
+    """weight int64 (O, I/g, kh, kw); bias int64 (O,), LSB = input_scale * weight_scale[o]; scales are real."""
+
+    weight: Int
+    bias: Int
+    input_scale: float
+    weight_scale: Real
+
+
+@dataclass(frozen=True)
+class FrozenQuant:
+    """y = clamp(round(acc * multiplier / 2**shift)); int64 (1,) or (C,) each; None for the image, which is integers."""
+
+    point: QuantPoint
+    scale: float
+    multiplier: Int | None
+    shift: Int | None
+    negative_multiplier: Int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """The whole network in integers and the real scales that belong to them."""
+
+    plan: QuantPlan
+    rounding: str
+    convs: dict[str, FrozenConv]
+    quants: dict[str, FrozenQuant]
+
+
+def freeze(plan: QuantPlan, calibration: Calibration, target: Target) -> Frozen:
+    """Snap all scales for the target. InputError where a slope or a range cannot be met by its requantization."""
+    rule = target.integer.requant
+    bits = 1 if rule.kind == "pow2" else rule.multiplier_bits or 1
+    fixed = {point.group for point in plan.points.values() if point.fixed}
+    scales = solve_scales(calibration.scales, fixed, _edges(plan), bits)
+    convs: dict[str, FrozenConv] = {}
+    quants: dict[str, FrozenQuant] = {}
+    for layer in plan.layers:
+        if layer.op != "quant":
+            continue
+        point = plan.points[layer.name]
+        scale = scales[point.group]
+        producer = plan.layer(point.producer)
+        if producer.op == "image":
+            quants[layer.name] = FrozenQuant(point, scale, None, None, None)
+            continue
+        source_scale = scales[plan.point_of(producer.inputs[0]).group]
+        lsb = np.array([source_scale])
+        if producer.op == "conv":
+            lsb = source_scale * calibration.weights[producer.name]
+            if target.integer.weights.granularity == "tensor":
+                lsb = lsb[:1]
+        pairs = [canonical_dyadic(*dyadic(float(ratio), bits)) for ratio in lsb / scale]
+        multiplier, shift = _columns(pairs)
+        negative = None
+        activation = plan.layer(point.source)
+        if activation.op == "prelu":
+            multiplier, shift, negative = _slopes(plan, activation, multiplier, shift, target)
+        quants[layer.name] = FrozenQuant(point, scale, multiplier, shift, negative)
+        if producer.op == "conv":
+            convs[producer.name] = _freeze_conv(plan, producer, quants[layer.name], source_scale, calibration, target)
+    return Frozen(plan, rule.rounding, convs, quants)
+
+
+def _columns(pairs: list[tuple[int, int]]) -> tuple[Int, Int]:
+    return np.array([m for m, _ in pairs], np.int64), np.array([s for _, s in pairs], np.int64)
+
+
+def _edges(plan: QuantPlan) -> list[tuple[str, str]]:
+    """(group in front, group behind) of every requantization without weights: sums and activations of their own."""
+    edges = []
+    for point in plan.points.values():
+        producer = plan.layer(point.producer)
+        if producer.op not in ("conv", "image", *PASS_THROUGH):
+            edges.append((plan.point_of(producer.inputs[0]).group, point.group))
+    return edges
+
+
+def _slopes(plan: QuantPlan, layer: Layer, multiplier: Int, shift: Int, target: Target) -> tuple[Int, Int, Int]:
+    """Second multiplier for negative accumulators; the effective slope becomes negative_multiplier / multiplier."""
+    assert layer.slope is not None
+    slope = layer.slope.numpy()
+    where = f"network {plan.net.name}, layer {layer.name}"
+    limits = target.integer.ops.Requant
+    if limits is None or "prelu" not in limits.activations:
+        raise InputError(f"{where}: target {target.name} has no PReLU (integer.ops.Requant.activations); use ReLU")
+    if target.integer.requant.kind == "pow2":
+        raise InputError(f"{where}: a PReLU needs a multiplier, target {target.name} only shifts; use ReLU")
+    if slope.min() < limits.slope_min or slope.max() > limits.slope_max:
+        raise InputError(
+            f"{where}: slopes {slope.min():g}..{slope.max():g}; target {target.name} allows "
+            f"{limits.slope_min:g}..{limits.slope_max:g} (integer.ops.Requant)"
+        )
+    # canonical M may be small; give it back its full width so that the slope is as fine as the multiplier allows
+    bits = target.integer.requant.multiplier_bits or 1
+    lift = np.array([max(0, bits - int(m).bit_length()) for m in multiplier], np.int64)
+    multiplier, shift = multiplier << lift, shift + lift
+    if len(slope) > 1 and len(multiplier) == 1:
+        multiplier, shift = np.repeat(multiplier, len(slope)), np.repeat(shift, len(slope))
+    return multiplier, shift, np.rint(slope * multiplier).astype(np.int64)
+
+
+def _freeze_conv(
+    plan: QuantPlan, layer: Layer, quant: FrozenQuant, source_scale: float, calibration: Calibration, target: Target
+) -> FrozenConv:
+    assert layer.weight is not None and layer.bias is not None
+    assert quant.multiplier is not None and quant.shift is not None
+    weight, bias = layer.weight.numpy(), layer.bias.numpy()
+    lo, hi = int_range(plan.weight_bits, True, target.integer.weights.narrow_range)
+    steps = calibration.weights[layer.name]
+    weight_int = np.clip(np.rint(weight / steps[:, None, None, None]), lo, hi).astype(np.int64)
+    weight_scale = np.broadcast_to(quant.scale * quant.multiplier / (np.exp2(quant.shift) * source_scale), bias.shape)
+    bias_int = np.array([_significant(float(value)) for value in bias / (source_scale * weight_scale)], np.int64)
+    limit = (1 << (target.integer.bias.bits - 1)) - 1
+    bias_int = np.clip(bias_int, -limit, limit)
+    frozen = FrozenConv(weight_int, bias_int, source_scale, weight_scale.copy())
+    _require_float64(plan, layer, frozen, quant)
+    return frozen
+
+
+def _significant(value: float) -> int:
+    """Nearest integer with at most BIAS_SIGNIFICANT_BITS significant bits."""
+    whole = int(np.rint(value))
+    drop = max(0, abs(whole).bit_length() - BIAS_SIGNIFICANT_BITS)
+    return int(np.rint(whole / (1 << drop))) << drop
+
+
+def _require_float64(plan: QuantPlan, layer: Layer, conv: FrozenConv, quant: FrozenQuant) -> None:
+    assert quant.multiplier is not None
+    point = plan.point_of(layer.inputs[0])
+    worst = max(abs(edge) for edge in point.range) + max((abs(o) for o in _offsets(plan)), default=0)
+    reach = np.abs(conv.weight).sum((1, 2, 3)) * worst + np.abs(conv.bias)
+    product = float((reach * quant.multiplier).max())
+    if product >= FLOAT64_LIMIT:
+        raise InputError(
+            f"network {plan.net.name}, layer {layer.name}: accumulator times multiplier reaches {product:.3g}, float64 "
+            f"proves equality below {FLOAT64_LIMIT:.3g}; use a target with fewer multiplier_bits or fewer bits"
+        )
+
+
+def _offsets(plan: QuantPlan) -> tuple[int, ...]:
+    return next((layer.offset for layer in plan.layers if layer.offset is not None), ())
+
+
+# --- the frozen Brevitas model ------------------------------------------------------------------------------------
+
+
+def quant_net(plan: QuantPlan, calibration: Calibration, target: Target) -> QuantNet:
+    """The Brevitas model before freezing (float32, trainable)."""
+    weights = {name: torch.from_numpy(steps) for name, steps in calibration.weights.items()}
+    rules = target.integer
+    return QuantNet(plan, calibration.scales, weights, rules.requant.rounding, rules.weights.narrow_range)
+
+
+def load_frozen(net: QuantNet, frozen: Frozen) -> QuantNet:
+    """Put the frozen scales, weights, biases and grids into the Brevitas model and switch it to float64 (in place)."""
+    net.double()
+    with torch.no_grad():
+        for quant in frozen.quants.values():
+            net.step(quant.point.group).value.copy_(torch.tensor(quant.scale, dtype=torch.float64))
+            if quant.shift is not None:
+                grid = torch.from_numpy(np.exp2(np.maximum(quant.shift, 0)))
+                rounding = net.rounding_of(quant.point.name)
+                rounding.grid = grid.reshape(-1, 1, 1) if grid.numel() > 1 else grid.reshape(())
+            layer = frozen.plan.layer(quant.point.source)
+            if quant.negative_multiplier is not None and quant.multiplier is not None:
+                slope = torch.from_numpy(quant.negative_multiplier / quant.multiplier)
+                net.slopes[layer.name + "_"] = torch.nn.Parameter(slope)
+        for name, conv in frozen.convs.items():
+            scale = torch.from_numpy(conv.weight_scale).reshape(-1, 1, 1, 1)
+            net.weight_step(name).value.copy_(scale)
+            net.conv(name).weight.copy_(torch.from_numpy(conv.weight.astype(np.float64)) * scale)
+            net.conv(name).bias.copy_(torch.from_numpy(conv.bias * (conv.input_scale * conv.weight_scale)))
+    return net
+
+
+def run_frozen(net: QuantNet, frozen: Frozen, image: npt.NDArray[np.integer]) -> dict[str, Int]:
+    """Every quantized tensor of the frozen Brevitas model as integers, int64 NHWC, by quantizer name.
+
+    image: (H, W, C) or (N, H, W, C) grey levels.
+    """
+    found: dict[str, Int] = {}
+
+    def tap(name: str, value: torch.Tensor) -> None:
+        steps = value / frozen.quants[name].scale
+        found[name] = torch.round(steps).permute(0, 2, 3, 1).numpy().astype(np.int64)
+
+    batch = np.asarray(image)[None] if np.asarray(image).ndim == 3 else np.asarray(image)
+    with torch.inference_mode():
+        net(torch.from_numpy(batch.astype(np.float64)).permute(0, 3, 1, 2), tap)
+    return found

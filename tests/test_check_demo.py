@@ -1,0 +1,74 @@
+"""scripts/check_demo.py, which ends `.ci/run`: a good report passes, every kind of bad one fails."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_SPEC = importlib.util.spec_from_file_location("check_demo", Path(__file__).parents[1] / "scripts" / "check_demo.py")
+assert _SPEC is not None and _SPEC.loader is not None
+check_demo = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(check_demo)
+
+GOOD: dict[str, Any] = {
+    "schema": 1,
+    "target": "zcu104",
+    "parity": {"equal": True, "elements": 12, "mismatches": 0},
+    "oracles": [
+        {"name": "qonnx", "status": "passed", "elements": 12, "mismatches": 0},
+        {"name": "finn", "status": "passed", "elements": 12, "mismatches": 0},
+        {"name": "rtl", "status": "not run"},
+    ],
+    "estimate": {"fits": True, "fps": 30.0},
+}
+
+
+def test_a_good_report_has_no_faults():
+    assert check_demo.faults(GOOD) == []
+    assert "finn: passed, 12 elements, 0 differ" in check_demo.summary(GOOD)
+
+
+BAD: list[tuple[tuple[Any, ...], Any, str]] = [
+    (("parity", "equal"), False, "parity: equal is False"),
+    (("parity", "equal"), 1, "parity: equal is 1"),
+    (("parity", "mismatches"), 1, "mismatches 1"),
+    (("parity", "mismatches"), False, "mismatches False"),
+    (("parity", "elements"), 0, "nothing was compared"),
+    (("parity", "elements"), True, "nothing was compared"),
+    (("parity",), {}, "parity: equal is None"),
+    (("oracles",), [], "oracle finn: not in the report"),
+    (("oracles", 0, "status"), "not run", "oracle qonnx: status is 'not run'"),
+    (("oracles", 1, "status"), "failed", "oracle finn: status is 'failed'"),
+    (("oracles", 1, "mismatches"), 2, "oracle finn: mismatches is 2"),
+    (("oracles", 1, "elements"), 0, "oracle finn: elements is 0"),
+    (("oracles", 1, "name"), "rtl", "oracle finn: not in the report"),
+    (("estimate", "fits"), False, "estimate: fits is False"),
+    (("estimate",), {}, "estimate: fits is None"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "fault"), BAD)
+def test_a_bad_report_is_named(place: tuple[Any, ...], value: Any, fault: str):
+    report = copy.deepcopy(GOOD)
+    holder: Any = report
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    assert any(fault in line for line in check_demo.faults(report))
+
+
+def test_a_missing_or_broken_report_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert check_demo.main([str(tmp_path / "absent.json")]) == 1
+    broken = tmp_path / "report.json"
+    broken.write_text("{")
+    assert check_demo.main([str(broken)]) == 1
+    assert "every gate ran and held" not in capsys.readouterr().out
+
+
+def test_schema_faults_name_the_place():
+    schema = {"properties": {"parity": {"required": ["equal"]}}}
+    assert check_demo.schema_faults({"parity": {}}, schema) == ["schema: $.parity: 'equal' is a required property"]
