@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from srq_hw.resources import data_path
+from srq_hw.schema_docs import fields, refresh, table_cell
 from srq_hw.target import json_schema, list_targets, load_target
-from srq_hw.yamlfile import allowed_text, resolve
+from srq_hw.yamlfile import allowed_text
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -48,22 +49,13 @@ RULES = """\
 """
 
 
-def cell(schema: dict[str, Any], field: dict[str, Any]) -> str:
-    """Say what a field allows, for one cell of a table."""
-    text = "mapping" if field.get("type") == "object" else allowed_text(schema, field)
-    return text.replace("|", "\\|")
-
-
-def rows(schema: dict[str, Any], part: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def rows(schema: dict[str, Any]) -> Iterator[str]:
     """Yield one table row per key, depth first, in file order."""
-    required = part.get("required", [])
-    for key, value in part["properties"].items():
-        field = resolve(schema, value)
-        need = "yes" if key in required else f"no ({json.dumps(field['default'])})" if "default" in field else "no"
-        about = " ".join(field.get("description", "").split()).replace("|", "\\|")
-        yield f"| `{prefix}{key}` | {cell(schema, field)} | {need} | {about} |"
-        if field.get("type") == "object" and field.get("properties"):
-            yield from rows(schema, field, f"{prefix}{key}.")
+    for field in fields(schema, schema):
+        default = f"no ({json.dumps(field.schema['default'])})" if "default" in field.schema else "no"
+        need = "yes" if field.required else default
+        allowed = "mapping" if field.schema.get("type") == "object" else table_cell(allowed_text(schema, field.schema))
+        yield f"| `{field.path}` | {allowed} | {need} | {field.about} |"
 
 
 def boards() -> Iterator[str]:
@@ -101,7 +93,7 @@ def markdown() -> str:
             "",
             "| key | allowed | needed (default) | meaning |",
             "|---|---|---|---|",
-            *rows(schema, schema),
+            *rows(schema),
             "",
             RULES,
         ]
@@ -120,13 +112,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write the generated docs of target files.")
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a file is stale")
     check = parser.parse_args().check
-    stale = [path for path, text in files().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    stale = refresh(files(), check=check)
     for path in stale:
-        if check:
-            print(f"{path}: stale; run: make docs", file=sys.stderr)
-        else:
-            path.write_text(files()[path], encoding="utf-8")
-            print(f"wrote {path}")
+        print(f"{path}: stale; run: make docs" if check else f"wrote {path}", file=sys.stderr if check else sys.stdout)
     return 1 if check and stale else 0
 
 

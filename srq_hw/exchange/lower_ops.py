@@ -13,6 +13,7 @@ from srq_hw.exchange.lower_quant import lower_quant
 from srq_hw.exchange.values import Accumulator, Const, ImageInput, Lowering, Quantized, Real, Value, attributes
 from srq_hw.fixedpoint import bits_for, dyadic
 from srq_hw.graph.ir import Node, Tensor
+from srq_hw.quantize.requant import multiplier_bits
 from srq_hw.target import Target
 
 #: width of an accumulator before `minimize_accumulators` proves a narrower one
@@ -104,9 +105,7 @@ def _sum(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
     ratio = a.scale / b.scale
     ma = mb = 1
     if abs(ratio - 1) > 1e-6:
-        rule = target.integer.requant
-        bits = 1 if rule.kind == "pow2" else rule.multiplier_bits or 1
-        m, s = dyadic(ratio, bits)
+        m, s = dyadic(ratio, multiplier_bits(target))
         ma, mb = (m, 1 << s) if s >= 0 else (m << -s, 1)
     tensor, name = state.tensors[a.tensor], node.output[0]
     state.emit(

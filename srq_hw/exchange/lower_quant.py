@@ -12,20 +12,18 @@ from srq_hw.exchange.values import (
     ImageInput,
     Lowering,
     Quantized,
-    Real,
     Value,
     attributes,
     quantize_const,
     rounding_of,
 )
-from srq_hw.fixedpoint import canonical_dyadic, dyadic, int_range
-from srq_hw.graph.ir import Int, Node, Tensor
+from srq_hw.fixedpoint import int_range
+from srq_hw.graph.ir import Node, Tensor
+from srq_hw.quantize.requant import multipliers, slope_multipliers
 from srq_hw.target import Target
 
 #: the image is 8 bits wide, one grey level per step
 IMAGE_BITS = 8
-#: a shift-only target cannot meet a ratio that is further than this from a power of two
-POW2_TOLERANCE = 1e-5
 
 
 def lower_quant(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
@@ -105,7 +103,8 @@ def _requant(
         raise state.error(node, str(error), "Choose a target with multipliers, or power-of-two scales.") from error
     params = {"multiplier": multiplier, "shift": shift}
     if acc.slope is not None:
-        params |= _slope_params(multiplier, shift, acc.slope, target)
+        keys = ("multiplier", "shift", "negative_multiplier")
+        params = dict(zip(keys, slope_multipliers(multiplier, shift, acc.slope, target), strict=True))
     lo = max(kind.lo, kind.zero_point) if acc.relu else kind.lo
     attrs = {"rounding": rounding, "lo": lo, "hi": kind.hi, "zero_point": kind.zero_point}
     state.emit(
@@ -113,33 +112,6 @@ def _requant(
         Tensor(name, tensor.channels, kind.bits, kind.signed, tensor.upscale, kind.zero_point, step),
     )
     return Quantized(name, step)
-
-
-def multipliers(ratios: Real, target: Target) -> tuple[Int, Int]:
-    """M and S, int64 (n,) each, for real ratios (n,); one pair where all channels share it."""
-    rule = target.integer.requant
-    bits = 1 if rule.kind == "pow2" else rule.multiplier_bits or 1
-    pairs = [canonical_dyadic(*dyadic(float(ratio), bits)) for ratio in ratios]
-    for ratio, (m, s) in zip(ratios, pairs, strict=True):
-        if rule.kind == "pow2" and abs(m * 2.0**-s / ratio - 1) > POW2_TOLERANCE:
-            raise ValueError(f"scale ratio {ratio:g} is no power of two, and target {target.name} only shifts")
-    if rule.kind == "pow2" or target.integer.weights.granularity == "tensor":
-        pairs = pairs[:1] if len(set(pairs)) == 1 else pairs
-    return np.array([m for m, _ in pairs], np.int64), np.array([s for _, s in pairs], np.int64)
-
-
-def _slope_params(multiplier: Int, shift: Int, slope: Real, target: Target) -> dict[str, Int]:
-    """Multipliers at full width, and the second one for negative accumulators: round(slope * M)."""
-    bits = target.integer.requant.multiplier_bits or 1
-    lift = np.array([max(0, bits - int(m).bit_length()) for m in multiplier], np.int64)
-    multiplier, shift = multiplier << lift, shift + lift
-    if len(slope) > 1 and len(multiplier) == 1:
-        multiplier, shift = np.repeat(multiplier, len(slope)), np.repeat(shift, len(slope))
-    return {
-        "multiplier": multiplier,
-        "shift": shift,
-        "negative_multiplier": np.rint(slope * multiplier).astype(np.int64),
-    }
 
 
 def lower_output(state: Lowering, target: Target) -> str:

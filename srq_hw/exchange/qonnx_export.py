@@ -42,6 +42,7 @@ def export_qonnx(frozen: Frozen, target: Target, size: tuple[int, int]) -> onnx.
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, frozen.plan.net.channels, *size])],
         [helper.make_tensor_value_info(last, TensorProto.FLOAT, [1, channels, size[0] * upscale, size[1] * upscale])],
         writer.initializers,
+        value_info=writer.value_info(last),
     )
     model = helper.make_model(
         graph,
@@ -94,6 +95,23 @@ class _Writer:
 
     def node(self, op: str, inputs: list[str], name: str, domain: str = "", **attrs: object) -> None:
         self.nodes.append(helper.make_node(op, inputs, [name], name=name, domain=domain, **attrs))
+
+    def value_info(self, output: str) -> list[onnx.ValueInfoProto]:
+        """Shape of every tensor between input and output; qonnx runs nodes one by one and wants them."""
+        shapes = {
+            name: [1, self.channels[name], self.size[0] * self.upscale[name], self.size[1] * self.upscale[name]]
+            for name in self.channels
+        }
+        shapes |= {f"{name}_weight_quant": list(conv.weight.shape) for name, conv in self.frozen.convs.items()}
+        for node in self.nodes:  # the half step of a half_up quantizer has the shape of the quantizer
+            if node.output[0].endswith("_half"):
+                shapes[node.output[0]] = shapes[node.output[0].removesuffix("_half")]
+        ends = ("image", output)
+        return [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+            for name, shape in shapes.items()
+            if name not in ends
+        ]
 
     def shaped(self, layer: Layer, channels: int | None = None, factor: int = 1) -> None:
         source = layer.inputs[0]

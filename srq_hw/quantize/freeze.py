@@ -13,11 +13,12 @@ import numpy.typing as npt
 import torch
 
 from srq_hw.errors import InputError
-from srq_hw.fixedpoint import canonical_dyadic, dyadic, int_range
+from srq_hw.fixedpoint import int_range
 from srq_hw.quantize.brevitas_layers import QuantNet
 from srq_hw.quantize.calibrate import Calibration
 from srq_hw.quantize.normal import Layer
 from srq_hw.quantize.plan import PASS_THROUGH, QuantPlan, QuantPoint
+from srq_hw.quantize.requant import multiplier_bits, multipliers, slope_multipliers
 from srq_hw.quantize.scales import solve_scales
 from srq_hw.target import Target
 
@@ -63,10 +64,8 @@ class Frozen:
 
 def freeze(plan: QuantPlan, calibration: Calibration, target: Target) -> Frozen:
     """Snap all scales for the target. InputError where a slope or a range cannot be met by its requantization."""
-    rule = target.integer.requant
-    bits = 1 if rule.kind == "pow2" else rule.multiplier_bits or 1
     fixed = {point.group for point in plan.points.values() if point.fixed}
-    scales = solve_scales(calibration.scales, fixed, _edges(plan), bits)
+    scales = solve_scales(calibration.scales, fixed, _edges(plan), multiplier_bits(target))
     convs: dict[str, FrozenConv] = {}
     quants: dict[str, FrozenQuant] = {}
     for layer in plan.layers:
@@ -84,8 +83,7 @@ def freeze(plan: QuantPlan, calibration: Calibration, target: Target) -> Frozen:
             lsb = source_scale * calibration.weights[producer.name]
             if target.integer.weights.granularity == "tensor":
                 lsb = lsb[:1]
-        pairs = [canonical_dyadic(*dyadic(float(ratio), bits)) for ratio in lsb / scale]
-        multiplier, shift = _columns(pairs)
+        multiplier, shift = multipliers(lsb / scale, target)
         negative = None
         activation = plan.layer(point.source)
         if activation.op == "prelu":
@@ -93,11 +91,7 @@ def freeze(plan: QuantPlan, calibration: Calibration, target: Target) -> Frozen:
         quants[layer.name] = FrozenQuant(point, scale, multiplier, shift, negative)
         if producer.op == "conv":
             convs[producer.name] = _freeze_conv(plan, producer, quants[layer.name], source_scale, calibration, target)
-    return Frozen(plan, rule.rounding, convs, quants)
-
-
-def _columns(pairs: list[tuple[int, int]]) -> tuple[Int, Int]:
-    return np.array([m for m, _ in pairs], np.int64), np.array([s for _, s in pairs], np.int64)
+    return Frozen(plan, target.integer.requant.rounding, convs, quants)
 
 
 def _edges(plan: QuantPlan) -> list[tuple[str, str]]:
@@ -125,13 +119,7 @@ def _slopes(plan: QuantPlan, layer: Layer, multiplier: Int, shift: Int, target: 
             f"{where}: slopes {slope.min():g}..{slope.max():g}; target {target.name} allows "
             f"{limits.slope_min:g}..{limits.slope_max:g} (integer.ops.Requant)"
         )
-    # canonical M may be small; give it back its full width so that the slope is as fine as the multiplier allows
-    bits = target.integer.requant.multiplier_bits or 1
-    lift = np.array([max(0, bits - int(m).bit_length()) for m in multiplier], np.int64)
-    multiplier, shift = multiplier << lift, shift + lift
-    if len(slope) > 1 and len(multiplier) == 1:
-        multiplier, shift = np.repeat(multiplier, len(slope)), np.repeat(shift, len(slope))
-    return multiplier, shift, np.rint(slope * multiplier).astype(np.int64)
+    return slope_multipliers(multiplier, shift, slope, target)
 
 
 def _freeze_conv(

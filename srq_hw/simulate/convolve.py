@@ -26,6 +26,7 @@ import torch
 
 from srq_hw.errors import InputError
 from srq_hw.graph.ir import Int, Node
+from srq_hw.simulate.onednn import channels_last, int8_convolution
 from srq_hw.simulate.probe import float32_is_exact, int8_weight_limit
 from srq_hw.simulate.storage import Array, Store
 
@@ -43,6 +44,11 @@ class Problem:
     weight: Int
     groups: int
     store: Store
+
+    @property
+    def largest(self) -> int:
+        """max \\|stored value\\| of the input."""
+        return max(abs(self.store.lo), abs(self.store.hi))
 
     @property
     def centred(self) -> int:
@@ -84,42 +90,16 @@ def _int8_exact(problem: Problem, weight: Int) -> bool:
 
 
 def _float32_fits(problem: Problem) -> bool:
-    return problem.centred_sum() < 1 << 24 and problem.store.hi < 1 << 24 and float32_is_exact()
+    return problem.centred_sum() < 1 << 24 and problem.largest < 1 << 24 and float32_is_exact()
 
 
 def _float64_fits(problem: Problem) -> bool:
-    return problem.centred_sum() < 1 << 53 and max(abs(problem.store.lo), problem.store.hi) < 1 << 53
-
-
-def _channels_last(rows: Array) -> torch.Tensor:
-    """(H, W, C) as a torch tensor (1, C, H, W) over the same memory."""
-    return torch.from_numpy(rows)[None].permute(0, 3, 1, 2)
+    return problem.centred_sum() < 1 << 53 and problem.largest < 1 << 53
 
 
 def _out(acc: torch.Tensor) -> npt.NDArray[Any]:
     result: npt.NDArray[Any] = np.ascontiguousarray(acc.permute(0, 2, 3, 1)[0].numpy())
     return result
-
-
-def int8_convolution(weight: Int, groups: int) -> Callable[[Array], torch.Tensor]:
-    """oneDNN's u8 x s8 convolution, valid padding, float32 (1, O, H, W), scale 1. weight: int64 OIHW in int8 range."""
-    ones = torch.ones(weight.shape[0])
-    zeros = torch.zeros(weight.shape[0], dtype=torch.int64)
-    shape = [1, weight.shape[1] * groups, 16 + weight.shape[2], 64 + weight.shape[3]]  # a hint for the weight layout
-    packed = torch.ops.onednn.qconv_prepack(
-        torch.from_numpy(weight.astype(np.int8)), ones, 1.0, 0, [1, 1], [0, 0], [1, 1], groups, shape
-    )
-    call = torch.ops.onednn.qconv_pointwise.default
-
-    def convolve(rows: Array) -> torch.Tensor:
-        x = _channels_last(rows)
-        found = call(
-            x, 1.0, 0, packed, ones, zeros, None, [1, 1], [0, 0], [1, 1], groups, 1.0, 0, torch.float32, "none", [], ""
-        )
-        assert isinstance(found, torch.Tensor)
-        return found
-
-    return convolve
 
 
 def _make_int8(problem: Problem) -> Convolve:
@@ -138,7 +118,7 @@ def _make_float(dtype: torch.dtype) -> Callable[[Problem], Convolve]:
         zero = problem.store.zero
 
         def convolve(rows: Array) -> npt.NDArray[Any]:
-            x = _channels_last(rows).to(dtype)
+            x = channels_last(rows).to(dtype)
             if zero:
                 x = x.sub_(zero)
             return _out(torch.nn.functional.conv2d(x, weight, groups=problem.groups))

@@ -65,12 +65,14 @@ class Requant:
 def requant_is_exact(node: Node, lo: int, hi: int) -> bool:
     """True where float64 computes the Requant exactly for every accumulator in [lo, hi]."""
     shift = node.params["shift"]
+    if int(np.abs(shift).max()) > 62:  # outside what `fixedpoint.round_shift` defines
+        return False
     largest = max(int(node.params[key].max()) for key in ("multiplier", "negative_multiplier") if key in node.params)
     half = 1 << max(0, int(shift.max()) - 1) if node.str_attr("rounding") in ("half_up", "half_away") else 0
-    reach = max(abs(lo), abs(hi)) * largest
+    reach = max(abs(lo), abs(hi)) * largest << max(0, -int(shift.min()))
     clamps = max(abs(node.int_attr(key)) for key in ("lo", "hi", "zero_point"))
     # rint, floor and trunc need no constant added; a shift to the left makes the value itself grow.
-    return reach + half < EXACT and (reach << max(0, -int(shift.min()))) + clamps < EXACT
+    return reach + max(half, clamps) < EXACT
 
 
 def requant_of(node: Node, channels: int, order: npt.NDArray[np.int64]) -> Requant:

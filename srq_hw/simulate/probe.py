@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from srq_hw.graph.ir import Int
+from srq_hw.simulate.onednn import int8_convolution
 
 #: (out, in, kernel, groups, rows, columns): dense, few channels, pointwise, grouped, depthwise; odd sizes have tails.
 _SHAPES = (
@@ -34,8 +35,6 @@ def int8_weight_limit() -> int:
 
 
 def _int8_exact(limit: int) -> bool:
-    from srq_hw.simulate.convolve import int8_convolution
-
     rng = np.random.default_rng(limit)
     top = min(limit, 127)
     for out, channels, size, groups, rows, columns in _SHAPES:
@@ -54,7 +53,7 @@ def _int8_exact(limit: int) -> bool:
             try:
                 convolve = int8_convolution(np.ascontiguousarray(weight, np.int64), groups)
                 found = [convolve(x.astype(np.uint8))[0].permute(1, 2, 0).numpy() for x in images]
-            except RuntimeError:  # this build or CPU has no such kernel
+            except (AttributeError, RuntimeError):  # this build of torch or this CPU has no such kernel
                 return False
             wanted = [_convolve(x, weight, groups) for x in images]
             # Sums beyond 2**24 cannot be read out of a float32; they must be the nearest one all the same.

@@ -20,7 +20,7 @@ from srq_hw.fixedpoint import ROUNDINGS, int_range, requantize
 from srq_hw.graph.ir import IntGraph, Node
 from srq_hw.graph.ops import Bounds
 from srq_hw.graph.synthetic import edsr_graph
-from srq_hw.simulate.reference import run
+from srq_hw.simulate.reference import run, trace
 
 
 def rtl_compare(x: np.ndarray, matrix: np.ndarray, kind: str, input_type: str) -> np.ndarray:
@@ -185,13 +185,25 @@ def test_what_finn_cannot_take_is_refused_by_name(graph: IntGraph, words: list[s
         assert word in str(caught.value)
 
 
-def test_a_threshold_that_float32_cannot_hold_is_refused() -> None:
+def _huge(shift: int) -> IntGraph:
+    """An accumulator up to 21.9 million, more than the 2**24 up to which float32 holds every integer."""
     net = Net(0)
-    weight = np.full((1, 3, 9, 9), 127, np.int64)
-    acc = net.build.conv("image", weight, np.array([(1 << 25) + 1]), "huge")
-    graph = net.build.finish(net.build.requant(acc, np.array([3]), np.array([20]), 8, False, "huge_q"), "huge")
-    with pytest.raises(InputError, match="huge_q_thresholds.*float32"):
-        emit(prepare(graph), (2, 2))
+    acc = net.build.conv("image", np.full((1, 3, 15, 15), 127, np.int64), np.array([5]), "huge")
+    return net.build.finish(net.build.requant(acc, np.array([12]), np.array([shift]), 8, False, "huge_q"), "huge")
+
+
+def test_a_threshold_that_float32_cannot_hold_is_refused() -> None:
+    with pytest.raises(InputError, match=r"huge_q_thresholds.*float32"):
+        emit(prepare(_huge(20)), (2, 2))
+
+
+def test_a_level_out_of_reach_never_needs_more_than_float32_holds() -> None:
+    graph = _huge(30)  # only the lowest levels can be reached; the others lie behind an odd end above 2**24
+    image = np.full((16, 16, 3), 255)
+    matrix = emit(prepare(graph), (16, 16)).get_initializer("huge_q_thresholds")
+    acc = trace(graph, image)["huge"] - 5  # the matrix unit sums without the bias
+    assert acc.max() > 1 << 24
+    np.testing.assert_array_equal((acc >= matrix.astype(np.int64)).sum(-1, keepdims=True), run(graph, image))
 
 
 def test_same_graph_same_bytes() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,8 @@ FPS_FALLBACK = 30.0
 FPS_STEP = 0.8
 FPS_STEPS = 24
 #: what a build leaves in its folder, beside sources/ and report/
-MODEL, DATAFLOW, FOLDING, LOG = "model.onnx", "dataflow.onnx", "folding.json", "finn.log"
+MODEL, DATAFLOW, FOLDING, SUMMARY = "model.onnx", "dataflow.onnx", "folding.json", "finn.json"
+LOG = "finn.log"
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,9 @@ def build_finn(
     model = emit(prepare(graph), size)
     device = device_of(target)
     out_dir = out_dir.resolve()
-    shutil.rmtree(out_dir, ignore_errors=True)
-    work = out_dir / "work"
+    beside = out_dir.with_name(f"{out_dir.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    work = beside / "work"
     work.mkdir(parents=True)
     (work / MODEL).write_bytes(model.model.SerializeToString(deterministic=True))
     ladder = list(FPS_LADDER) if fps is None else sorted(fps * FPS_STEP**step for step in range(FPS_STEPS))
@@ -114,31 +118,47 @@ def build_finn(
         "workers": workers,
     }
     result = run_worker(job, work, progress)
-    files = _collect(work, out_dir, codegen, {str(work / "sources"): SOURCES, result["finn_deps"]: DEPS})
+    _collect(work, beside, codegen, {str(work / "sources"): SOURCES, result["finn_deps"]: DEPS})
     estimate = Estimate.from_dict(result["estimate"])
     folded = float(result["fps_folded_for"])
-    return FinnResult(
-        status="built",
-        size=size,
-        folder=out_dir,
-        part=device.part,
-        board=target.resources.finn_board,
-        clock_mhz=device.clock_mhz,
-        estimate=estimate,
-        fps_requested=fps,
-        fps_folded_for=folded,
-        fps_met=estimate.fps >= (folded if fps is None else fps),
-        fps_tried=tuple((float(rate), bool(fits)) for rate, fits in result["fps_tried"]),
-        notes=_notes(estimate, fps, folded, target),
-        files=files,
-        seconds=result["seconds"],
-        streams=result["streams"],
-    )
+    summary = {
+        "size": list(size),
+        "part": device.part,
+        "board": target.resources.finn_board,
+        "clock_mhz": device.clock_mhz,
+        "estimate": result["estimate"],
+        "fps_requested": fps,
+        "fps_folded_for": folded,
+        "fps_met": estimate.fps >= (folded if fps is None else fps),
+        "fps_tried": result["fps_tried"],
+        "notes": _notes(estimate, fps, folded, target),
+        "streams": result["streams"],
+    }
+    (beside / SUMMARY).write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
+    shutil.rmtree(out_dir, ignore_errors=True)
+    os.replace(beside, out_dir)
+    return replace(load_result(out_dir), seconds=result["seconds"])
 
 
-def _collect(work: Path, out: Path, codegen: bool, places: dict[str, str]) -> dict[str, Path]:
+def load_result(folder: Path) -> FinnResult:
+    """The result of a build from the folder it left (`seconds` are not kept there). InputError for another folder."""
+    path = folder.resolve() / SUMMARY
+    try:
+        data = json.loads(path.read_text())
+        data["estimate"] = Estimate.from_dict(data["estimate"])
+        data["size"], data["notes"] = tuple(data["size"]), tuple(data["notes"])
+        data["fps_tried"] = tuple((float(rate), bool(met)) for rate, met in data["fps_tried"])
+        found = sorted(item for item in path.parent.rglob("*") if item.is_file())
+        files = {item.relative_to(path.parent).as_posix(): item for item in found if item.name != LOG}
+        return FinnResult("built", folder=path.parent, files=files, **data)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not a FINN build of srq-hw ({type(error).__name__}: {error}). Build again."
+        ) from error
+
+
+def _collect(work: Path, out: Path, codegen: bool, places: dict[str, str]) -> None:
     """Move what is worth keeping out of the work folder, with no path of this machine in it."""
-    names = {MODEL: MODEL, DATAFLOW: DATAFLOW, FOLDING: FOLDING}
     (out / DATAFLOW).write_bytes(neutral_model(work / ("generated.onnx" if codegen else DATAFLOW), places))
     (work / MODEL).replace(out / MODEL)
     neutral_file(work / FOLDING, out / FOLDING, places)
@@ -147,13 +167,9 @@ def _collect(work: Path, out: Path, codegen: bool, places: dict[str, str]) -> di
     neutral_tree(work / "report", out / "report", places)
     (work / LOG).replace(out / LOG)
     shutil.rmtree(work)
-    files = {name: out / name for name in names}
-    for part in ("report", "sources"):
-        files |= {path.relative_to(out).as_posix(): path for path in sorted((out / part).rglob("*")) if path.is_file()}
-    return files
 
 
-def _notes(estimate: Estimate, fps: float | None, folded: float, target: Target) -> tuple[str, ...]:
+def _notes(estimate: Estimate, fps: float | None, folded: float, target: Target) -> list[str]:
     """What a reader of the figures has to know, as sentences."""
     notes = ["All figures are estimates (FINN's analytical models, corrected as listed), not synthesis results."]
     share = f"{target.resources.utilization_max:.0%} of {target.name}"
@@ -161,9 +177,8 @@ def _notes(estimate: Estimate, fps: float | None, folded: float, target: Target)
         missing = ", ".join(f"{amount} {name} too many" for name, amount in estimate.short.items())
         notes.append(f"No folding tried fits {share}: {missing}. Use fewer bits, a smaller network or a larger board.")
     elif fps is not None and folded < fps:
-        notes.append(f"The folding for {fps:g} fps does not fit {share}; folded for {folded:.4g} fps instead.")
+        notes.append(f"No folding of FINN meets {fps:g} fps within {share}; folded for {folded:.4g} fps instead.")
     if estimate.fps < folded:
-        notes.append(
-            f"FINN's folding reaches {estimate.fps:g} of the {folded:g} fps folded for; slowest is {estimate.slowest_node}."
-        )
-    return tuple(notes)
+        reached = f"FINN's folding reaches {estimate.fps:g} of the {folded:g} fps folded for"
+        notes.append(f"{reached}; slowest is {estimate.slowest_node}.")
+    return notes

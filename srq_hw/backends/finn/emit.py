@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -67,7 +68,7 @@ class _Emitter:
         self.types[name] = dtype
         return name
 
-    def node(self, op: str, inputs: list[str], output: str, name: str, **attrs: object) -> None:
+    def node(self, op: str, inputs: list[str], output: str, name: str, **attrs: Any) -> None:
         self.nodes.append(helper.make_node(op, inputs, [output], name=name, **attrs))
 
     def threshold(self, node: Node, source: str, matrix: Int) -> None:

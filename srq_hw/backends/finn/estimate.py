@@ -44,7 +44,7 @@ NOT_COUNTED = (
 
 @dataclass(frozen=True)
 class Device:
-    """What an estimate is held against; counts of the whole device, `utilization_max` is the share a design may take."""
+    """What an estimate is held against: counts of the whole device, and the share of each that a design may take."""
 
     part: str
     clock_mhz: float

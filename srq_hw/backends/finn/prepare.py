@@ -1,4 +1,4 @@
-"""IntGraph -> IntGraph in the form FINN can take: refuses what FINN cannot run, turns pixel shuffles to one plain move."""
+"""IntGraph -> the IntGraph FINN takes: what it cannot run is refused, a pixel shuffle becomes one plain move."""
 
 from __future__ import annotations
 
@@ -80,7 +80,10 @@ def _conv_readers(graph: IntGraph, node: Node) -> str:
 def _plain_add(graph: IntGraph, node: Node) -> str:
     factors = node.ints_attr("multipliers")
     if factors != (1, 1):
-        return f"multipliers {factors}; FINN adds streams as they are. Allowed: (1, 1). Share one quantizer (add.equal_scales: true)."
+        return (
+            f"multipliers {factors}; FINN adds streams as they are. Allowed: (1, 1). "
+            "Share one quantizer between both inputs (add.equal_scales: true)."
+        )
     if node.inputs[0] == node.inputs[1]:
         return f"adds {node.inputs[0]} to itself. Allowed: two different tensors. Double the scale instead."
     return ""
@@ -121,7 +124,7 @@ def _permutable_chain(graph: IntGraph, tensor: str) -> list[Node]:
 
 
 def _to_dcr(graph: IntGraph, shuffle: Node, chain: list[Node], order: dict[str, Int]) -> IntGraph:
-    """DCR with r*C_out channels inside a pixel is one swap of two outer axes; CRD also needs inner shuffles (buffers)."""
+    """DCR is one swap of two outer axes with r*C channels inside; CRD would need inner shuffles and their buffers."""
     permutation = depth_to_space_order(
         graph.tensors[shuffle.inputs[0]].channels, shuffle.int_attr("block"), str(shuffle.attrs["mode"])
     )

@@ -6,7 +6,7 @@ FINN writes absolute paths into wrappers, scripts and node attributes. A file th
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,10 +42,8 @@ def neutral_text(text: str, places: Mapping[str, str]) -> str:
 def neutral_file(source: Path, target: Path, places: Mapping[str, str]) -> None:
     """Copy a file; text gets placeholders, anything else is copied as it is."""
     data = source.read_bytes()
-    try:
+    with contextlib.suppress(UnicodeDecodeError):
         data = neutral_text(data.decode(), places).encode()
-    except UnicodeDecodeError:
-        pass
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)
 
@@ -78,9 +76,3 @@ def neutral_model(source: Path, places: Mapping[str, str]) -> bytes:
         entry.value = swap(entry.value)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
-
-
-def foreign_paths(text: str) -> list[str]:
-    """Words of the text that name a place on this machine: the Python installation, the temporary or home folder."""
-    places = {sys.prefix, str(Path.home()), str(Path.cwd())} - {"/"}
-    return sorted(place for place in places if place in text)

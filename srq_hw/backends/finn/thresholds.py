@@ -36,7 +36,8 @@ def requant_thresholds(node: Node, reach: Bounds, out_range: tuple[int, int], bi
     always = np.full((channels, lo - out_range[0]), first, np.int64)
     never = np.full((channels, out_range[1] - hi), last + 1, np.int64)
     matrix = _within_reach(np.concatenate([always, core, never], axis=1), reach)
-    return matrix if bias is None else matrix - bias[:, None]
+    shift = np.zeros(channels, np.int64) if bias is None else bias
+    return _free_ends_in_float32(matrix - shift[:, None], reach.lo - shift, reach.hi - shift)
 
 
 def offset_thresholds(offset: Int, reach: Bounds, out_range: tuple[int, int]) -> Int:
@@ -48,6 +49,14 @@ def offset_thresholds(offset: Int, reach: Bounds, out_range: tuple[int, int]) ->
 def _within_reach(matrix: Int, reach: Bounds) -> Int:
     """Per channel, clip to [lo, hi + 1]: no input in [lo, hi] sees a difference, and the type gets narrower."""
     return np.clip(matrix, reach.lo[:, None], reach.hi[:, None] + 1)
+
+
+def _free_ends_in_float32(matrix: Int, lo: Int, hi: Int) -> Int:
+    """Levels that are always or never reached may move outwards, to a value that FINN's float32 holds exactly."""
+    near = matrix.astype(np.float32)
+    up = np.where(near < matrix, np.nextafter(near, np.float32(np.inf)), near).astype(np.int64)
+    down = np.where(near > matrix, np.nextafter(near, np.float32(-np.inf)), near).astype(np.int64)
+    return np.where(matrix > hi[:, None], up, np.where(matrix <= lo[:, None], down, matrix))
 
 
 def threshold_type(matrix: Int, input_type: str) -> str:

@@ -46,7 +46,7 @@ def manifest_problems(folder: Path) -> list[str]:
 
 
 def prepare(bundle: Path, work: Path, places: dict[str, str], bitfile: bool) -> tuple[Path, Path]:
-    """Fill the work folder: sources and model with this machine's paths, FINN's configuration. Returns config, model."""
+    """Fill the work folder with sources, model and FINN's configuration for this machine; returns config and model."""
     import onnx
 
     places = {SOURCES: str(work / "sources"), **places}

@@ -1,0 +1,1 @@
+"""`srq-hw build`: hashed, resumable steps from a float network to a proven integer pipeline."""

@@ -1,0 +1,113 @@
+"""The FINN steps: design and estimates, FINN's execution as an oracle, the hand-off bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from srq_hw.backends.finn.build import FinnResult, build_finn
+from srq_hw.backends.finn.estimate import Estimate
+from srq_hw.backends.finn.oracle import finn_oracle
+from srq_hw.backends.handoff import write_handoff
+from srq_hw.build.engine import Step, write_json
+from srq_hw.build.session import Session, image_sha256
+from srq_hw.tools import find_tool
+
+FINN_RESULT = ".srq/results/finn.json"
+ORACLE_RESULT = ".srq/results/oracle_finn.json"
+
+
+def hardware_steps(session: Session, progress: Callable[[int, int], None]) -> list[Step]:
+    """finn, oracle_finn, handoff. Without FINN+ each says "not run" and why."""
+    return [_finn(session), _oracle(session), _handoff(session)]
+
+
+def _finn(session: Session) -> Step:
+    def run(scratch: Path) -> None:
+        result = build_finn(session.graph, session.target, session.size, session.options.fps, scratch / "finn")
+        (scratch / "finn").mkdir(exist_ok=True)
+        write_json(scratch / FINN_RESULT, finn_to(result, scratch))
+
+    def material() -> Any:
+        finn = find_tool("finn")
+        return {
+            "target": session.target.sha256,
+            "size": session.size,
+            "fps": session.options.fps,
+            "finn": finn.version if finn.usable else None,
+        }
+
+    return Step("finn", material, ("graph.json",), ("finn", FINN_RESULT), run)
+
+
+def _oracle(session: Session) -> Step:
+    def run(scratch: Path) -> None:
+        result = finn_result(session)
+        row: dict[str, Any] = {"name": "finn", "elements": 0, "mismatches": 0, "ties": 0}
+        if not result.built:
+            row |= {"status": "not run", "detail": result.reason}
+        else:
+            found = finn_oracle(result, session.graph, session.tile, nodewise=True)
+            passed = found.elements > 0 and found.mismatches == 0
+            height, width = session.size
+            detail = (
+                f"{found.tensors} tensors of the folded dataflow graph, executed by FINN on a {height}x{width} image"
+            )
+            row |= {
+                "status": "passed" if passed else "failed",
+                "elements": found.elements,
+                "mismatches": found.mismatches,
+                "detail": detail + (f"; first difference in {found.first_node}" if found.first_node else ""),
+            }
+        write_json(scratch / ORACLE_RESULT, row)
+
+    return Step(
+        "oracle_finn", lambda: image_sha256(session.tile), ("graph.json", "finn", FINN_RESULT), (ORACLE_RESULT,), run
+    )
+
+
+def _handoff(session: Session) -> Step:
+    def run(scratch: Path) -> None:
+        result = finn_result(session)
+        folder = scratch / "handoff"
+        if result.built:
+            write_handoff(result, session.graph, session.target, session.tile, folder)
+        else:
+            folder.mkdir()
+            (folder / "README.md").write_text(f"# Hand-off bundle: not made\n\n{result.reason}\n")
+
+    def material() -> Any:
+        return {"target": session.target.sha256, "tile": image_sha256(session.tile)}
+
+    return Step("handoff", material, ("graph.json", "finn", FINN_RESULT), ("handoff",), run)
+
+
+# --- a FinnResult on disk -----------------------------------------------------------------------------------------
+
+
+def finn_to(result: FinnResult, base: Path) -> dict[str, Any]:
+    """Plain data; paths relative to the build folder."""
+    data = {item.name: getattr(result, item.name) for item in fields(result)}
+    data["folder"], data["seconds"] = "finn", {}  # times differ between equal builds
+    data["files"] = {name: path.resolve().relative_to(base.resolve()).as_posix() for name, path in result.files.items()}
+    data["estimate"] = result.estimate.as_dict() if result.estimate else None
+    return data
+
+
+def finn_result(session: Session) -> FinnResult:
+    """What the finn step left."""
+    data = json.loads((session.folder / FINN_RESULT).read_text())
+    return FinnResult(
+        **{
+            **data,
+            "size": tuple(data["size"]),
+            "folder": (session.folder / "finn").resolve(),
+            "files": {name: session.folder / path for name, path in data["files"].items()},
+            "estimate": Estimate.from_dict(data["estimate"]) if data["estimate"] else None,
+            "fps_tried": tuple((rate, fits) for rate, fits in data["fps_tried"]),
+            "notes": tuple(data["notes"]),
+        }
+    )

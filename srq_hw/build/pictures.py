@@ -1,0 +1,103 @@
+"""The quality step: float, fake-quantized and integer images of the built-in test pictures, with PSNR and SSIM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from srq_hw.build.engine import Step, write_json
+from srq_hw.build.session import Session
+from srq_hw.evaluate.datasets import Pair
+from srq_hw.evaluate.images import write_png
+from srq_hw.evaluate.metrics import psnr_y, ssim_y
+from srq_hw.evaluate.resize import upscale
+from srq_hw.networks.loading import run_float
+from srq_hw.quantize.brevitas_layers import QuantNet
+from srq_hw.quantize.freeze import quant_net
+from srq_hw.simulate.fast import compile_graph
+
+Image = npt.NDArray[np.uint8]
+#: the difference picture shows |float - integer| times this
+DIFFERENCE_GAIN = 32
+
+
+def quality_step(session: Session, progress: Callable[[int, int], None]) -> Step:
+    """Runs every built-in test picture whole; writes images/ and results/quality.json."""
+
+    def run(scratch: Path) -> None:
+        program = compile_graph(session.graph)
+        quantized = None if session.options.is_file else quant_net(session.plan, session.calibration, session.target)
+        rows = []
+        for index, pair in enumerate(session.pairs):
+            versions = _versions(session, pair, quantized)
+            versions["integer"] = to_uint8(program.run(pair.lr)[0])
+            rows.append(_row(scratch / "images", pair, versions, session.graph.upscale))
+            progress(index + 1, len(session.pairs))
+        write_json(scratch / ".srq/results/quality.json", {"images": rows, "sets": [average("built-in", rows)]})
+
+    def material() -> Any:
+        network = session.foreign_sha256 if session.options.is_file else session.network_sha256
+        return {"network": network, "target": session.target.sha256, "images": session.pairs_sha256}
+
+    needs = ("graph.json",) if session.options.is_file else ("graph.json", "calibration.json")
+    return Step("quality", material, needs, ("images", ".srq/results/quality.json"), run)
+
+
+def _versions(session: Session, pair: Pair, quantized: QuantNet | None) -> dict[str, Image]:
+    """What the float side makes of a picture; a foreign QONNX file has no float side."""
+    found = {"bicubic": upscale(pair.lr, session.graph.upscale)}
+    if quantized is not None:
+        found["float"] = run_float(session.network, pair.lr)
+        found["quantized"] = run_quantized(quantized, pair.lr)
+    return found
+
+
+def run_quantized(net: QuantNet, image: Image) -> Image:
+    """The unfrozen Brevitas model in float32: fake quantization as training sees it. uint8 (H, W, 3) in and out."""
+    with torch.inference_mode():
+        out = net(torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None])
+    return to_uint8(np.rint(out[0].permute(1, 2, 0).numpy()))
+
+
+def to_uint8(values: npt.NDArray[Any]) -> Image:
+    """Grey levels as uint8, cut at 0 and 255."""
+    return np.ascontiguousarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def measure(versions: dict[str, Image], hr: Image, border: int) -> dict[str, float]:
+    """psnr_* and ssim_* on Y of every version against the original."""
+    found = {}
+    for name, image in versions.items():
+        found[f"psnr_{name}"] = round(psnr_y(image, hr, border), 4)
+        found[f"ssim_{name}"] = round(ssim_y(image, hr, border), 5)
+    return found
+
+
+def average(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """One line of the quality table; null where a version does not exist."""
+    keys = [f"{kind}_{which}" for kind in ("psnr", "ssim") for which in ("bicubic", "float", "quantized", "integer")]
+    means = {key: _mean([row[key] for row in rows if key in row]) for key in keys}
+    return {"set": name, "images": len(rows), **means}
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(float(np.mean(values)), 4) if values else None
+
+
+def _row(folder: Path, pair: Pair, versions: dict[str, Image], border: int) -> dict[str, Any]:
+    """Write the pictures of one test image and return its report row."""
+    folder.mkdir(exist_ok=True)
+    shown = {"input": pair.lr, "hr": pair.hr, **versions}
+    if "float" in versions:
+        difference = np.abs(versions["float"].astype(int) - versions["integer"].astype(int)) * DIFFERENCE_GAIN
+        shown["difference"] = to_uint8(difference)
+    files = {}
+    for kind, image in shown.items():
+        write_png(folder / f"{pair.name}_{kind}.png", image)
+        files[kind] = f"images/{pair.name}_{kind}.png"
+    return {"name": pair.name, "size": list(pair.hr.shape[:2]), "files": files, **measure(versions, pair.hr, border)}

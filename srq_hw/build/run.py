@@ -1,0 +1,105 @@
+"""Run a build: check the options, run the steps, write the report, return its verdict."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from srq_hw.build.assemble import assemble
+from srq_hw.build.engine import StepRecord, locked, run_step, write_json, write_text
+from srq_hw.build.options import BuildOptions, check_fps, prepare_folder
+from srq_hw.build.session import Session
+from srq_hw.build.steps import build_steps
+from srq_hw.errors import InputError, RunError
+from srq_hw.report.html import write_html
+from srq_hw.report.schema import validate
+
+
+class Watcher(Protocol):
+    """Who is told how a build goes (the command line shows bars)."""
+
+    def step_started(self, name: str, number: int, total: int) -> None:
+        """A step begins."""
+
+    def advanced(self, done: int, total: int) -> None:
+        """A part of the running step is done."""
+
+    def step_ended(self, record: StepRecord) -> None:
+        """A step is done or was skipped."""
+
+
+def run_build(options: BuildOptions, watcher: Watcher) -> dict[str, Any] | None:
+    """The report of the finished build, or None where --stop-after ended it earlier.
+
+    InputError for what the user can mend, RunError where a step fails. A gate that does not hold is in the report
+    ("ok": false), not an exception.
+    """
+    check_fps(options.fps)
+    session = Session(options)
+    _check_inputs(session)
+    prepare_folder(options.out)
+    with locked(options.out), _disk_errors(options.out):
+        steps = build_steps(session, watcher.advanced)
+        names = [step.name for step in steps]
+        if options.stop_after is not None and options.stop_after not in names:
+            raise InputError(f"--stop-after {options.stop_after!r}: steps of this build are {', '.join(names)}")
+        records: list[StepRecord] = []
+        for number, step in enumerate(steps, 1):
+            watcher.step_started(step.name, number, len(steps))
+            record = run_step(step, options.out)
+            records.append(record)
+            _log(options.out, records)
+            watcher.step_ended(record)
+            if step.name == options.stop_after:
+                return None
+        report = assemble(session, records)
+        validate(report)
+        write_json(options.out / "report.json", report)
+        write_html(report, options.out)
+        return report
+
+
+def _check_inputs(session: Session) -> None:
+    """Read everything the user gave before the build folder is touched."""
+    _ = session.target
+    if session.options.is_file:
+        if session.options.weights is not None:
+            raise InputError("--weights: a QONNX file carries its own weights; leave the option out")
+        _ = session.foreign
+        return
+    _ = session.recipe
+    _ = session.plan
+    if session.options.calib_images is not None:
+        _ = session.calibration_images
+
+
+def _log(out: Path, records: list[StepRecord]) -> None:
+    lines = [
+        f"{r.name:14s} {'cached' if r.cached else 'ran':7s} {r.seconds:8.2f} s  {r.inputs_sha256[:16]}" for r in records
+    ]
+    write_text(out / "log.txt", "\n".join(lines) + "\n")
+
+
+@contextmanager
+def _disk_errors(out: Path) -> Iterator[None]:
+    """A full or read-only disk is the user's to mend: one message, no traceback."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or out
+        raise RunError(
+            f"{where}: {error.strerror or error}; free some space or choose another --out, then run again"
+        ) from error
+
+
+def summary(report: dict[str, Any]) -> str:
+    """The report's verdict as JSON for --json: everything but histograms and per-node tables."""
+    short = {key: report[key] for key in ("target", "network", "parity", "quality", "oracles", "gates", "ok")}
+    estimate = report["estimate"]
+    short["estimate"] = estimate and {
+        k: v for k, v in estimate.items() if k not in ("nodes", "corrections", "not_counted")
+    }
+    return json.dumps(short, sort_keys=True)

@@ -1,0 +1,72 @@
+"""`srq-hw evaluate`: PSNR and SSIM over a folder of high-resolution images, float and integer side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from srq_hw.build.options import BuildOptions
+from srq_hw.build.pictures import average, measure, run_quantized, to_uint8
+from srq_hw.build.session import Session
+from srq_hw.evaluate.datasets import Pair, make_pair
+from srq_hw.evaluate.demo import demo_images
+from srq_hw.evaluate.images import list_images, read_rgb
+from srq_hw.evaluate.resize import upscale
+from srq_hw.exchange.direct import to_intgraph
+from srq_hw.exchange.lower import lower
+from srq_hw.graph.ir import IntGraph
+from srq_hw.networks.loading import run_float
+from srq_hw.quantize.calibrate import calibrate
+from srq_hw.quantize.freeze import freeze, quant_net
+from srq_hw.simulate.fast import compile_graph
+
+Progress = Callable[[int, int], None]
+
+
+def evaluate_model(options: BuildOptions, data: Path | None, float_only: bool, progress: Progress) -> dict[str, Any]:
+    """Rows per image and their mean. The integer figures are those of the IntGraph's fast simulator."""
+    session = Session(options)
+    graph, quantized = None, None
+    if options.is_file:
+        graph = lower(session.foreign, session.target, str(options.model))
+    elif not float_only:
+        calibration = calibrate(session.plan, session.target, session.recipe, session.calibration_images)
+        graph = to_intgraph(freeze(session.plan, calibration, session.target))
+        quantized = quant_net(session.plan, calibration, session.target)
+    scale = graph.upscale if graph else session.network.scale
+    program = compile_graph(graph) if graph else None
+    rows = []
+    total, pairs = _pairs(data, scale)
+    for pair in pairs:
+        versions = {"bicubic": upscale(pair.lr, scale)}
+        if not options.is_file:
+            versions["float"] = run_float(session.network, pair.lr)
+        if quantized is not None:
+            versions["quantized"] = run_quantized(quantized, pair.lr)
+        if program is not None:
+            versions["integer"] = to_uint8(program.run(pair.lr)[0])
+        rows.append({"name": pair.name, **measure(versions, pair.hr, scale)})
+        progress(len(rows), total)
+    name = str(data) if data else "built-in"
+    mean = {key: value for key, value in average(name, rows).items() if key not in ("set", "images")}
+    return {
+        "network": _name(session, graph),
+        "scale": scale,
+        "data": name,
+        "target": session.target.name,
+        "images": rows,
+        "mean": mean,
+    }
+
+
+def _name(session: Session, graph: IntGraph | None) -> str:
+    return graph.name if graph is not None else session.network.name
+
+
+def _pairs(data: Path | None, scale: int) -> tuple[int, Iterator[Pair]]:
+    if data is None:
+        images = demo_images()
+        return len(images), (make_pair(item.name, item.rgb, scale) for item in images)
+    paths = list_images(data)
+    return len(paths), (make_pair(path.stem, read_rgb(path), scale) for path in paths)

@@ -1,0 +1,195 @@
+"""The objects a build works on, made when first asked for and made the same way in a fresh and in a resumed build."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from srq_hw.build.engine import sha256_file, sha256_json
+from srq_hw.build.options import BuildOptions
+from srq_hw.errors import InputError
+from srq_hw.evaluate.datasets import Pair, make_pair
+from srq_hw.evaluate.demo import demo_calibration_images, demo_images
+from srq_hw.evaluate.images import list_images, read_rgb
+from srq_hw.evaluate.resize import downscale
+from srq_hw.exchange.lower import image_size, load_qonnx
+from srq_hw.graph.ir import IntGraph
+from srq_hw.networks.loading import FloatNetwork, load_network
+from srq_hw.quantize.calibrate import Calibration, Range
+from srq_hw.quantize.freeze import Frozen, freeze
+from srq_hw.quantize.normal import NormalNet
+from srq_hw.quantize.plan import QuantPlan, make_plan
+from srq_hw.quantize.recipe import Recipe, load_recipe
+from srq_hw.quantize.trace import normalize
+from srq_hw.target import Target, load_target
+
+Image = npt.NDArray[np.uint8]
+
+#: multiply-accumulates that the parity image may cost: the int64 reference runs it in well under a minute
+PARITY_MACS = 6e9
+
+
+class Session:
+    """Options and everything derived from them. ``folder`` is the build folder."""
+
+    def __init__(self, options: BuildOptions) -> None:
+        self.options = options
+        self.folder = options.out
+
+    # --- what the user gave ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def target(self) -> Target:
+        return load_target(self.options.target)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        return load_recipe(self.options.recipe)
+
+    @cached_property
+    def foreign(self) -> onnx.ModelProto:
+        """The user's QONNX file."""
+        assert self.options.model is not None
+        return load_qonnx(Path(self.options.model))
+
+    @cached_property
+    def network(self) -> FloatNetwork:
+        return load_network(self.options.model, self.options.weights)
+
+    @cached_property
+    def normal(self) -> NormalNet:
+        return normalize(self.network)
+
+    @cached_property
+    def plan(self) -> QuantPlan:
+        return make_plan(self.normal, self.target, self.options.weight_bits, self.options.act_bits)
+
+    @cached_property
+    def calibration_images(self) -> list[Image]:
+        """Low-resolution images: the user's as they are, the built-in ones shrunk by the network's factor."""
+        if self.options.calib_images is not None:
+            return [read_rgb(path) for path in list_images(self.options.calib_images)]
+        return [downscale(item.rgb, self.network.scale) for item in demo_calibration_images()]
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Image size (height, width) of the exported files and of the FINN design."""
+        return (image_size(self.foreign) if self.options.is_file else None) or self.options.input_size
+
+    # --- results of earlier steps ---------------------------------------------------------------------------------
+
+    @cached_property
+    def calibration(self) -> Calibration:
+        return calibration_from(json.loads((self.folder / "calibration.json").read_text()))
+
+    @cached_property
+    def frozen(self) -> Frozen:
+        return freeze(self.plan, self.calibration, self.target)
+
+    @cached_property
+    def graph(self) -> IntGraph:
+        return IntGraph.load(self.folder / "graph.json")
+
+    @cached_property
+    def model(self) -> onnx.ModelProto:
+        return load_qonnx(self.folder / "model.qonnx")
+
+    # --- images ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """The built-in test images with their low-resolution versions."""
+        return [make_pair(item.name, item.rgb, self.graph.upscale) for item in demo_images()]
+
+    @cached_property
+    def parity_image(self) -> Image:
+        """The first test image, whole where the reference affords it, else its centre."""
+        image = self.pairs[0].lr
+        side = int(np.sqrt(PARITY_MACS / macs_per_pixel(self.graph)))
+        return centre(image, min(image.shape[0], max(side, 16)), min(image.shape[1], max(side, 16)))
+
+    @cached_property
+    def tile(self) -> Image:
+        """A piece of the first test image of the design's size; mirrored outwards where the image is smaller."""
+        image = self.pairs[0].lr
+        height, width = self.size
+        while image.shape[0] < height or image.shape[1] < width:
+            below, right = max(0, height - image.shape[0]), max(0, width - image.shape[1])
+            step = (min(below, image.shape[0] - 1), min(right, image.shape[1] - 1))
+            image = np.pad(image, ((0, step[0]), (0, step[1]), (0, 0)), mode="reflect")
+        return centre(image, height, width)
+
+    # --- identities for the step hashes ---------------------------------------------------------------------------
+
+    @cached_property
+    def network_sha256(self) -> str:
+        """Of the normal form: structure and every weight."""
+        return normal_sha256(self.normal)
+
+    @cached_property
+    def calibration_images_sha256(self) -> str:
+        return sha256_json([image_sha256(image) for image in self.calibration_images])
+
+    @cached_property
+    def pairs_sha256(self) -> str:
+        return sha256_json([image_sha256(item.rgb) for item in demo_images()])
+
+    @cached_property
+    def foreign_sha256(self) -> str:
+        if not Path(self.options.model or "").is_file():
+            raise InputError(f"{self.options.model}: no such file; give a .qonnx or .onnx file with Quant nodes")
+        return sha256_file(Path(self.options.model or ""))
+
+
+def centre(image: Image, height: int, width: int) -> Image:
+    """The middle height x width pixels."""
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return np.ascontiguousarray(image[top : top + height, left : left + width])
+
+
+def image_sha256(image: Image) -> str:
+    """Digest of an image's shape and pixels."""
+    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+
+
+def normal_sha256(net: NormalNet) -> str:
+    """Digest of a network's structure and weights."""
+    digest = hashlib.sha256(f"{net.name} {net.channels} {net.input_max}".encode())
+    for layer in net.layers:
+        digest.update(f"{layer.op} {layer.name} {layer.inputs} {layer.groups} {layer.factor} {layer.offset}".encode())
+        for tensor in (layer.weight, layer.bias, layer.slope):
+            if tensor is not None:
+                digest.update(repr(tuple(tensor.shape)).encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def macs_per_pixel(graph: IntGraph) -> int:
+    """Multiply-accumulates per input pixel."""
+    return sum(
+        int(node.params["weight"].size) * graph.tensors[node.output].upscale ** 2
+        for node in graph.nodes
+        if node.op == "Conv"
+    )
+
+
+def calibration_to(calibration: Calibration) -> dict[str, object]:
+    """Plain data; floats keep every bit through repr."""
+    return {
+        "scales": calibration.scales,
+        "weights": {name: steps.tolist() for name, steps in calibration.weights.items()},
+        "ranges": {name: asdict(item) for name, item in calibration.ranges.items()},
+    }
+
+
+def calibration_from(data: dict[str, dict[str, object]]) -> Calibration:
+    """What `calibration_to` wrote."""
+    ranges = {name: Range(**{**item, "histogram": tuple(item["histogram"])}) for name, item in data["ranges"].items()}  # type: ignore[arg-type, dict-item, index]
+    weights = {name: np.array(steps, np.float64) for name, steps in data["weights"].items()}
+    return Calibration({name: float(step) for name, step in data["scales"].items()}, weights, ranges)  # type: ignore[arg-type]

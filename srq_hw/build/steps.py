@@ -1,0 +1,228 @@
+"""The steps of a build in order: what each depends on, what it leaves, how it runs. `build_steps` is the list."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from srq_hw.build import hardware, pictures
+from srq_hw.build.engine import Step, sha256_file, write_json
+from srq_hw.build.session import Session, calibration_to, image_sha256
+from srq_hw.exchange.direct import to_intgraph
+from srq_hw.exchange.lower import lower
+from srq_hw.exchange.qonnx_export import export_qonnx, save_model
+from srq_hw.graph.check import legality, prove_accumulators
+from srq_hw.oracles.qonnx import qonnx_oracle
+from srq_hw.parity import Comparison, compare
+from srq_hw.quantize.calibrate import calibrate
+from srq_hw.quantize.freeze import load_frozen, quant_net, run_frozen
+from srq_hw.simulate import reference
+from srq_hw.simulate.fast import compile_graph
+
+Progress = Callable[[int, int], None]
+
+#: where a step's findings for the report go
+RESULTS = ".srq/results"
+
+
+def build_steps(session: Session, progress: Progress) -> list[Step]:
+    """All steps for this session; a QONNX file of somebody else skips what needs the float network."""
+    own = [_calibrate(session, progress), _export(session)]
+    foreign = [_import(session)]
+    middle = [_lower(session), _check(session)]
+    parity = [] if session.options.is_file else [_parity(session)]
+    return [
+        *(foreign if session.options.is_file else own),
+        *middle,
+        *parity,
+        _simulators(session),
+        _qonnx(session),
+        pictures.quality_step(session, progress),
+        *hardware.hardware_steps(session, progress),
+    ]
+
+
+def _calibrate(session: Session, progress: Progress) -> Step:
+    def material() -> Any:
+        return {
+            "network": session.network_sha256,
+            "target": session.target.sha256,
+            "weight_bits": session.plan.weight_bits,
+            "act_bits": session.plan.act_bits,
+            "recipe": session.recipe.model_dump(),
+            "images": session.calibration_images_sha256,
+        }
+
+    def run(scratch: Path) -> None:
+        found = calibrate(session.plan, session.target, session.recipe, session.calibration_images, progress)
+        write_json(scratch / "calibration.json", calibration_to(found))
+
+    return Step("calibrate", material, (), ("calibration.json",), run)
+
+
+def _export(session: Session) -> Step:
+    def run(scratch: Path) -> None:
+        save_model(export_qonnx(session.frozen, session.target, session.size), scratch / "model.qonnx")
+
+    def material() -> Any:
+        return {
+            "network": session.network_sha256,
+            "target": session.target.sha256,
+            "bits": [session.plan.weight_bits, session.plan.act_bits],
+            "size": session.size,
+        }
+
+    return Step("export", material, ("calibration.json",), ("model.qonnx",), run)
+
+
+def _import(session: Session) -> Step:
+    def run(scratch: Path) -> None:
+        shutil.copyfile(session.options.model or "", scratch / "model.qonnx")
+
+    return Step("import", lambda: session.foreign_sha256, (), ("model.qonnx",), run)
+
+
+def _lower(session: Session) -> Step:
+    """Lower the file that was written, and for our own network compare with the graph built from memory."""
+
+    def run(scratch: Path) -> None:
+        source = session.options.model if session.options.is_file else "model.qonnx"
+        graph = lower(session.model, session.target, source or "model.qonnx")
+        graph.save(scratch / "graph.json")
+        memory = None if session.options.is_file else to_intgraph(session.frozen).content_sha256
+        result = {
+            "content_sha256_lowered": graph.content_sha256,
+            "content_sha256_in_memory": memory,
+            "equal": None if memory is None else memory == graph.content_sha256,
+            "nodes": len(graph.nodes),
+        }
+        write_json(scratch / RESULTS / "lower.json", result)
+
+    needs = ("model.qonnx",) if session.options.is_file else ("model.qonnx", "calibration.json")
+    network = session.foreign_sha256 if session.options.is_file else session.network_sha256
+    material = {"target": session.target.sha256, "network": network}
+    return Step("lower", lambda: material, needs, ("graph.json", f"{RESULTS}/lower.json"), run)
+
+
+def _result_step(
+    session: Session, name: str, material: Callable[[], Any], needs: tuple[str, ...], work: Callable[[], dict[str, Any]]
+) -> Step:
+    """A step that leaves only findings for the report."""
+
+    def run(scratch: Path) -> None:
+        path = scratch / RESULTS / f"{name}.json"
+        write_json(path, work())
+
+    return Step(name, material, needs, (f"{RESULTS}/{name}.json",), run)
+
+
+def _check(session: Session) -> Step:
+    def work() -> dict[str, Any]:
+        proofs = prove_accumulators(session.graph, session.target)
+        return {
+            "proofs": [{**asdict(proof), "holds": proof.holds} for proof in proofs],
+            "diagnostics": [str(item) for item in legality(session.graph, session.target)],
+        }
+
+    return _result_step(session, "check", lambda: session.target.sha256, ("graph.json",), work)
+
+
+def comparison_json(result: Comparison) -> dict[str, Any]:
+    """A comparison as the report shows it."""
+    return {
+        "tensors": result.tensors,
+        "elements": result.elements,
+        "mismatches": result.mismatches,
+        "equal": result.equal,
+        "first_mismatch": None if result.first is None else asdict(result.first),
+    }
+
+
+def _parity(session: Session) -> Step:
+    """The frozen Brevitas model in float64 against the reference simulator, every quantized tensor."""
+
+    def work() -> dict[str, Any]:
+        net = load_frozen(quant_net(session.plan, session.calibration, session.target), session.frozen)
+        image = session.parity_image
+        left = run_frozen(net, session.frozen, image)
+        right = reference.trace(session.graph, image)
+        image_point = session.plan.points.get("image_quant")
+        if image_point is not None:
+            right["image_quant"] = right[session.graph.input]
+        where = {"image": session.pairs[0].name, "size": list(image.shape[:2])}
+        return where | comparison_json(compare(left, right))
+
+    def material() -> Any:
+        return {"network": session.network_sha256, "target": session.target.sha256, "image": session.pairs_sha256}
+
+    return _result_step(session, "parity", material, ("graph.json", "calibration.json"), work)
+
+
+def _simulators(session: Session) -> Step:
+    """The fast simulator against the reference, every tensor that both name."""
+
+    def work() -> dict[str, Any]:
+        image = session.parity_image
+        started = time.perf_counter()
+        right = reference.trace(session.graph, image)
+        between = time.perf_counter()
+        program = compile_graph(session.graph)
+        left = program.trace(image)
+        left = {name: left[name] for name in right if name in left}  # execution order
+        program.run(image)
+        warm = time.perf_counter()
+        output = program.run(image)
+        ended = time.perf_counter()
+        found = comparison_json(compare({**left, session.graph.output: output}, right))
+        return {
+            "image": session.pairs[0].name,
+            "size": list(image.shape[:2]),
+            **found,
+            "reference_seconds": round(between - started, 4),
+            "fast_seconds": round(ended - warm, 4),
+        }
+
+    return _result_step(session, "simulators", lambda: session.pairs_sha256, ("graph.json",), work)
+
+
+def _qonnx(session: Session) -> Step:
+    def work() -> dict[str, Any]:
+        found = qonnx_oracle(session.model, session.graph, session.tile)
+        passed = found.elements > 0 and found.mismatches == 0
+        tie_text = f"; {found.ties} one-step differences at float32 near ties" if found.ties else ""
+        return {
+            "name": "qonnx",
+            "status": "passed" if passed else "failed",
+            "elements": found.elements,
+            "mismatches": found.mismatches,
+            "ties": found.ties,
+            "detail": f"{found.tensors} quantized tensors, node by node in float32{tie_text}"
+            + (f"; first difference in {found.first}" if found.first else ""),
+        }
+
+    def material() -> Any:
+        return image_sha256(session.tile)
+
+    return _result_step(session, "oracle_qonnx", material, ("graph.json", "model.qonnx"), work)
+
+
+def load_result(session: Session, name: str) -> dict[str, Any] | None:
+    """Findings of a step, or None where it did not run."""
+    path = session.folder / RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def deliverables(session: Session) -> dict[str, str]:
+    """Digest of every file that the user gets, by path; logs and the report itself are left out."""
+    skip = {"report.json", "report.html", "log.txt"}
+    found = {}
+    for path in sorted(session.folder.rglob("*")):
+        name = path.relative_to(session.folder).as_posix()
+        if path.is_file() and not name.startswith(".srq/") and name not in skip and not name.endswith(".log"):
+            found[name] = sha256_file(path)
+    return found

@@ -1,0 +1,312 @@
+"""The command line: parses, calls, prints. Exit status 0: done and every gate held; 1: a gate or a run failed; 2: usage."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from srq_hw import __version__
+from srq_hw.build.options import DEFAULT_RECIPE, BuildOptions, parse_size
+from srq_hw.errors import RunError, SrqError
+
+app = typer.Typer(
+    name="srq-hw",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Float super-resolution networks to integer pipelines for FPGAs, proven equal bit for bit.",
+)
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(help="Network name, pkg.module:factory, or a .qonnx/.onnx file; none: the embedded network."),
+]
+TargetOption = Annotated[str, typer.Option("--target", "-t", help="Target name or a .yaml file of your own.")]
+WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Checkpoint (.pth, .pt, .safetensors).")]
+BitsOption = Annotated[int | None, typer.Option("--bits", help="Bits of weights and activations.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+
+
+def _out() -> Console:
+    return Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"srq-hw {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def build(
+    model: ModelArgument = None,
+    target: TargetOption = "zcu104",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Build folder; a second build there resumes.")] = Path(
+        "build/srq"
+    ),
+    weights: WeightsOption = None,
+    bits: BitsOption = None,
+    weight_bits: Annotated[int | None, typer.Option("--weight-bits", help="Bits of the weights.")] = None,
+    act_bits: Annotated[int | None, typer.Option("--act-bits", help="Bits of the activations.")] = None,
+    calib: Annotated[str, typer.Option("--calib", help="Calibration recipe: a name or a .yaml file.")] = DEFAULT_RECIPE,
+    calib_images: Annotated[
+        Path | None, typer.Option("--calib-images", help="Folder of low-resolution images; none: built-in ones.")
+    ] = None,
+    input_size: Annotated[
+        str, typer.Option("--input-size", metavar="HxW", help="Image size of the hardware.")
+    ] = "64x64",
+    fps: Annotated[float | None, typer.Option("--fps", help="Frames per second wanted; none: what fits well.")] = None,
+    stop_after: Annotated[
+        str | None, typer.Option("--stop-after", metavar="STEP", help="Stop behind this step.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantize, export, lower, simulate, prove, and build for a target."""
+    from srq_hw.build.run import run_build, summary
+    from srq_hw.progress import BuildProgress
+    from srq_hw.show import print_report
+
+    options = BuildOptions(
+        target=target,
+        out=out,
+        model=model,
+        weights=weights,
+        weight_bits=weight_bits if weight_bits is not None else bits,
+        act_bits=act_bits if act_bits is not None else bits,
+        recipe=calib,
+        calib_images=calib_images,
+        input_size=parse_size(input_size),
+        fps=fps,
+        stop_after=stop_after,
+    )
+    with _interruptible(), BuildProgress() as watcher:
+        report = run_build(options, watcher)
+    if report is None:
+        if as_json:
+            typer.echo(json.dumps({"stopped_after": stop_after, "out": str(out)}))
+        return
+    if as_json:
+        typer.echo(summary(report))
+    else:
+        print_report(report, out, _out())
+    if not report["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def targets(
+    name: Annotated[str | None, typer.Argument(help="Target to show in full.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a target file.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the targets, show one, or print the schema of a target file."""
+    from srq_hw.target import json_schema, list_targets, load_target
+
+    if schema:
+        typer.echo(json.dumps(json_schema(), indent=1))
+        return
+    if name is not None:
+        typer.echo(json.dumps(load_target(name).model_dump(by_alias=True), indent=1))
+        return
+    found = [load_target(item) for item in list_targets()]
+    if as_json:
+        typer.echo(json.dumps([item.model_dump(by_alias=True) for item in found]))
+        return
+    table = Table("name", "title", "part", "clock MHz", "LUT", "DSP", "BRAM36", "URAM", box=None)
+    for item in found:
+        r = item.resources
+        table.add_row(
+            item.name,
+            item.title,
+            r.part,
+            f"{r.clock_mhz:g}",
+            f"{r.lut:,}",
+            f"{r.dsp.count:,}",
+            str(r.bram36),
+            str(r.uram),
+        )
+    _out().print(table)
+
+
+@app.command()
+def networks(as_json: JsonOption = False) -> None:
+    """List the networks that srq-hw knows by name."""
+    from srq_hw.networks.registry import NETWORKS
+
+    rows = [
+        {"name": n.name, "title": n.title, "scale": n.scale, "embedded": n.embedded, "origin": n.origin}
+        for n in NETWORKS.values()
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows))
+        return
+    table = Table("name", "title", "scale", "weights", box=None)
+    for row in rows:
+        table.add_row(
+            str(row["name"]),
+            str(row["title"]),
+            f"x{row['scale']}",
+            "embedded" if row["embedded"] else str(row["origin"]),
+        )
+    _out().print(table)
+
+
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="A .qonnx/.onnx file, a graph.json, or a build folder.")],
+    target: TargetOption = "zcu104",
+    as_json: JsonOption = False,
+) -> None:
+    """Is the integer graph legal on the target, and does every accumulator fit? Node by node."""
+    from srq_hw.graph.check import legality, prove_accumulators
+    from srq_hw.show import print_check, read_graph
+    from srq_hw.target import load_target
+
+    goal = load_target(target)
+    graph = read_graph(model, goal)
+    proofs, problems = prove_accumulators(graph, goal), legality(graph, goal)
+    if as_json:
+        rows = [{**vars(proof), "holds": proof.holds} for proof in proofs]
+        typer.echo(json.dumps({"legal": not problems, "diagnostics": [str(p) for p in problems], "accumulators": rows}))
+    else:
+        print_check(graph, goal, proofs, problems, _out())
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def simulate(
+    model: Annotated[str, typer.Argument(help="A .qonnx/.onnx file, a graph.json, or a build folder.")],
+    image: Annotated[Path, typer.Argument(help="Low-resolution image.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")],
+    target: TargetOption = "zcu104",
+    reference: Annotated[bool, typer.Option("--reference", help="Use the slow int64 reference simulator.")] = False,
+    tile: Annotated[
+        int | None, typer.Option("--tile", min=1, help="Tile side in pixels; none: chosen by memory.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run an image through the integer simulator, bit for bit what the hardware computes."""
+    from srq_hw.show import simulate_image
+
+    row = simulate_image(model, image, out, target, reference, tile)
+    typer.echo(
+        json.dumps(row)
+        if as_json
+        else f"{out}: {row['width']}x{row['height']}, {row['seconds']:.2f} s, sha256 {row['sha256'][:16]}"
+    )
+
+
+@app.command()
+def evaluate(
+    model: ModelArgument = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of high-resolution images; none: built-in ones.")
+    ] = None,
+    weights: WeightsOption = None,
+    target: TargetOption = "zcu104",
+    bits: BitsOption = None,
+    calib: Annotated[str, typer.Option("--calib", help="Calibration recipe: a name or a .yaml file.")] = DEFAULT_RECIPE,
+    calib_images: Annotated[
+        Path | None, typer.Option("--calib-images", help="Folder of low-resolution images; none: built-in ones.")
+    ] = None,
+    float_only: Annotated[bool, typer.Option("--float", help="Only the float network.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """PSNR and SSIM on Y of the float network and of the integer pipeline over a folder of images."""
+    from srq_hw.build.scoring import evaluate_model
+    from srq_hw.progress import bar
+    from srq_hw.show import print_quality
+
+    options = BuildOptions(
+        target=target,
+        out=Path(),
+        model=model,
+        weights=weights,
+        weight_bits=bits,
+        act_bits=bits,
+        recipe=calib,
+        calib_images=calib_images,
+    )
+    with _interruptible(), bar("evaluate") as progress:
+        result = evaluate_model(options, data, float_only, progress)
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        print_quality(result, _out())
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Every tool srq-hw can use: version found, what is lost without it, how to get it."""
+    from srq_hw.doctor import report
+
+    rows = report()
+    if as_json:
+        typer.echo(
+            json.dumps(
+                [{**vars(row), "path": str(row.path) if row.path else None, "usable": row.usable} for row in rows]
+            )
+        )
+        return
+    table = Table("tool", "found", "needed", "without it", "how to get it", box=None)
+    for row in rows:
+        state = f"[green]{row.version}[/]" if row.usable else f"[yellow]{row.problem or 'missing'}[/]"
+        table.add_row(
+            row.name, state, str(row.needed or "any"), "" if row.usable else row.lost, "" if row.usable else row.get
+        )
+    _out().print(table)
+
+
+def _fail(message: str, status: int) -> int:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print("[bold red]srq-hw:[/]", end=" ")
+    console.print(message, markup=False)
+    return status
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the `srq-hw` program; ends the process with the exit status."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line and return its exit status."""
+    try:
+        app(arguments, prog_name="srq-hw")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except SrqError as error:
+        return _fail(str(error), error.exit_code)
+    except MemoryError:
+        return _fail("not enough memory; use a smaller image or --input-size", 1)
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends a long command with a sentence."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise RunError("interrupted; the same command resumes where it stopped") from None

@@ -1,0 +1,1 @@
+"""Executors that are not ours, asked for the same integers."""

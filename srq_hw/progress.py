@@ -1,0 +1,69 @@
+"""Progress bars on standard error: on a terminal only, silent elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from srq_hw.build.engine import StepRecord
+
+Advance = Callable[[int, int], None]
+
+
+def _bars() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Advance]:
+    """One bar; call what it yields with (done, total)."""
+    with _bars() as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class BuildProgress:
+    """A bar over the steps and one for what the running step has done of its own; a line for every finished step."""
+
+    def __init__(self) -> None:
+        self.progress = _bars()
+        self.all = self.progress.add_task("build", total=None)
+        self.one = self.progress.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> BuildProgress:
+        self.progress.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.__exit__(kind, error, trace)
+
+    def step_started(self, name: str, number: int, total: int) -> None:
+        """Show which step runs."""
+        self.progress.update(self.all, description=f"build: {name}", completed=number - 1, total=total)
+        self.progress.update(self.one, description=name, completed=0, total=None, visible=False)
+
+    def advanced(self, done: int, total: int) -> None:
+        """A part of the running step is done."""
+        self.progress.update(self.one, completed=done, total=total, visible=True)
+
+    def step_ended(self, record: StepRecord) -> None:
+        """One line per step."""
+        if not self.progress.disable:
+            how = "[dim]unchanged[/]" if record.cached else f"{record.seconds:.1f} s"
+            self.progress.console.print(f"  [green]✓[/] {record.name} {how}")

@@ -1,0 +1,168 @@
+"""The report's drawings as inline SVG: colours come from the page's style sheet, so both colour schemes work.
+
+Every text passes through markupsafe, so a hostile layer name stays text. The same rows give the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from srq_hw.report.axis import Axis, real, value_axis
+
+Row = Mapping[str, Any]
+
+NAMED_LAYERS = 22  # with more layers than this the axis shows numbers instead of names
+HISTOGRAM_BINS = 64
+
+
+def _text(x: float, y: float, text: str, style: str) -> Markup:
+    return Markup('<text x="{}" y="{}" class="{}">{}</text>').format(x, y, style, text)
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(x1, y1, x2, y2, style)
+
+
+def _svg(width: float, height: float, title: str, style: str, parts: Sequence[Markup]) -> Markup:
+    head = Markup('<svg viewBox="0 0 {} {}" class="{}" role="img"><title>{}</title>').format(
+        width, height, style, title
+    )
+    return head + Markup("").join(parts) + Markup("</svg>")
+
+
+def _polyline(points: Sequence[tuple[float, float]], style: str) -> Markup:
+    return Markup('<polyline points="{}" class="{}"/>').format(" ".join(f"{x},{y}" for x, y in points), style)
+
+
+def clipping_plot(layers: Sequence[Row]) -> Markup:
+    """Clipping values against layers, as in figure 1 of the supplement of Tu et al. (CVPR 2023).
+
+    Filled band: smallest to largest value seen; lines with marks: the bounds the quantizer keeps; a tick per layer.
+    """
+    if not layers:
+        return Markup("")
+    named = len(layers) <= NAMED_LAYERS
+    width, left, top, plot_height = 960.0, 64.0, 14.0, 300.0
+    height = top + plot_height + (120.0 if named else 46.0)
+    seen = [row for row in layers if row["data_min"] is not None and row["data_max"] is not None]
+    values = [row[key] for row in layers for key in ("lower", "upper")]
+    values += [row[key] for row in seen for key in ("data_min", "data_max")]
+    spans = [max(abs(row["lower"]), abs(row["upper"])) for row in layers]
+    axis = value_axis(values, spans, top + plot_height, top)
+    pitch = (width - left - 16) / len(layers)
+    centre = [round(left + (index + 0.5) * pitch, 1) for index in range(len(layers))]
+    parts = [*_grid(axis, left, width)]
+    half = min(0.36 * pitch, 14.0)
+    for x, row in zip(centre, layers, strict=True):
+        parts.append(_layer_mark(x, half, row, axis))
+    for key, style in (("upper", "clip-up"), ("lower", "clip-low")):
+        parts.append(_polyline([(x, axis(row[key])) for x, row in zip(centre, layers, strict=True)], style))
+    every = 1 if named else math.ceil(len(layers) / 32)
+    base = top + plot_height
+    for index, (x, row) in enumerate(zip(centre, layers, strict=True)):
+        if named:
+            label = Markup('<text x="{0}" y="{1}" class="tick end" transform="rotate(-40 {0} {1})">{2}</text>')
+            parts.append(label.format(x + 3, base + 16, shorten(row["name"], 20)))
+        elif index % every == 0:
+            parts.append(_text(x, base + 16, str(index + 1), "tick middle"))
+    parts.append(_text(left - 8, top - 3, "value", "tick end"))
+    foot = "layer" if named else "layer number (see the table)"
+    parts.append(_text(round((left + width) / 2, 1), height - 4, foot, "tick middle"))
+    return _svg(width, height, "Clipping bounds and data range of every quantizer", "wide", parts)
+
+
+def _grid(axis: Axis, left: float, width: float) -> list[Markup]:
+    parts = []
+    for value in axis.ticks():
+        y = axis(value)
+        parts.append(_line(left, y, width - 8, y, "zero" if value == 0 else "grid"))
+        parts.append(_text(left - 8, y + 4, real(value, 3), "tick end"))
+    return parts
+
+
+def _layer_mark(x: float, half: float, row: Row, axis: Axis) -> Markup:
+    about = f"{row['name']}: keeps {real(row['lower'])} to {real(row['upper'])}"
+    parts = []
+    if row["data_min"] is not None and row["data_max"] is not None:
+        about += f", data {real(row['data_min'])} to {real(row['data_max'])}"
+        y, end = axis(row["data_max"]), axis(row["data_min"])
+        box = '<rect x="{}" y="{}" width="{}" height="{}" class="band"/>'
+        parts.append(Markup(box).format(round(x - half, 1), y, round(2 * half, 1), round(max(end - y, 1.0), 1)))
+    for key, style in (("upper", "mark-up"), ("lower", "mark-low")):
+        y = axis(row[key])
+        parts.append(_line(round(x - half, 1), y, round(x + half, 1), y, style))
+    return Markup("<g><title>{}</title>{}</g>").format(about, Markup("").join(parts))
+
+
+def clipped_share(row: Row) -> float | None:
+    """Share of the counted values outside [lower, upper], bins split in proportion; None without a histogram."""
+    counts, total = row["histogram"], sum(row["histogram"])
+    if not total:
+        return None
+    low, high = row["data_min"], row["data_max"]
+    if high == low:
+        return 0.0 if row["lower"] <= low <= row["upper"] else 1.0
+    size = (high - low) / len(counts)
+    kept = 0.0
+    for index, count in enumerate(counts):
+        edge = low + index * size
+        inside = min(edge + size, row["upper"]) - max(edge, row["lower"])
+        kept += count * min(max(inside / size, 0.0), 1.0)
+    return min(max(1.0 - kept / total, 0.0), 1.0)
+
+
+def _rebinned(counts: Sequence[int]) -> list[int]:
+    """At most HISTOGRAM_BINS bins: neighbours are added up where there are more."""
+    join = math.ceil(len(counts) / HISTOGRAM_BINS)
+    return [sum(counts[index : index + join]) for index in range(0, len(counts), join)]
+
+
+def histogram_plot(row: Row) -> Markup:
+    """Counts (log scale) against value, with the two clipping bounds; what lies outside them is drawn as clipped."""
+    counts = _rebinned(row["histogram"])
+    if not counts or not any(counts):
+        return Markup("")
+    width, height, base, top = 240.0, 104.0, 86.0, 6.0
+    low, high = row["data_min"], row["data_max"]
+    if high == low:
+        low, high = low - 0.5, high + 0.5
+    # The last joined bin may be shorter than the others; its width below is that of the data, so nothing shifts.
+    join = math.ceil(len(row["histogram"]) / HISTOGRAM_BINS)
+    size = (high - low) / len(row["histogram"]) * join
+    left, right = min(low, row["lower"]), max(high, row["upper"])
+    pad = 0.02 * (right - left)
+    axis = Axis(left - pad, right + pad, 2.0, width - 2)
+    tallest = math.log1p(max(counts))
+    kept: list[str] = []
+    clipped: list[str] = []
+    for index, count in enumerate(counts):
+        if count:
+            edge = low + index * size
+            end = min(edge + size, high)
+            y = round(base - (base - top) * math.log1p(count) / tallest, 1)
+            bar = f"M{axis(edge)} {base}V{y}H{axis(end)}V{base}z"
+            inside = row["lower"] <= (edge + end) / 2 <= row["upper"]
+            (kept if inside else clipped).append(bar)
+    parts = [Markup('<path d="{}" class="{}"/>').format("".join(bars), style)
+             for bars, style in ((kept, "kept"), (clipped, "cut")) if bars]  # fmt: skip
+    parts.append(_line(0, base, width, base, "zero"))
+    for key, style in (("lower", "clip-low"), ("upper", "clip-up")):
+        x = axis(row[key])
+        parts.append(_line(x, 0, x, base, style))
+    parts.append(_text(1, height - 3, real(left, 3), "tick"))
+    parts.append(_text(width - 1, height - 3, real(right, 3), "tick end"))
+    if left < 0 < right and 0.25 < -left / (right - left) < 0.75:
+        parts.append(_text(axis(0.0), height - 3, "0", "tick middle"))
+    return _svg(width, height, f"Histogram of {row['name']}", "small", parts)
+
+
+def shorten(text: str, limit: int) -> str:
+    """A name with its middle left out where it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 2
+    return text[: limit - tail - 1] + "…" + text[-tail:]
