@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from srq_hw.build.engine import StepRecord, sha256_json
+from srq_hw.build.engine import Step, StepRecord, sha256_json
 from srq_hw.build.hardware import finn_result
 from srq_hw.build.session import Session, macs_per_pixel
 from srq_hw.build.steps import deliverables, load_result
@@ -16,13 +16,15 @@ from srq_hw.graph.ir import IntGraph
 from srq_hw.quantize.requant import multiplier_bits
 
 WEIGHT_BINS = 64
+#: steps that leave findings for the report
+RESULT_STEPS = ("lower", "check", "parity", "simulators", "quality", "oracle_qonnx", "oracle_finn")
 
 
-def assemble(session: Session, records: list[StepRecord]) -> dict[str, Any]:
-    """The whole report."""
-    lowered, check = load_result(session, "lower") or {}, load_result(session, "check") or {}
-    quality = load_result(session, "quality") or {"images": [], "sets": []}
-    simulators = load_result(session, "simulators")
+def assemble(session: Session, steps: list[Step], records: list[StepRecord]) -> dict[str, Any]:
+    """The whole report, from the findings of these steps only: the folder may hold those of another build."""
+    names = {step.name for step in steps}
+    found = {name: load_result(session, name) for name in RESULT_STEPS if name in names}
+    quality, simulators = found["quality"], found["simulators"]
     report = {
         "schema": 1,
         "tool": {name.replace("-", "_"): version for name, version in versions().items()},
@@ -31,14 +33,14 @@ def assemble(session: Session, records: list[StepRecord]) -> dict[str, Any]:
         "network": _network(session),
         "quantization": _quantization(session),
         "steps": [vars(record) for record in records],
-        "graph": lowered | check,
-        "parity": load_result(session, "parity"),
-        "simulators": simulators and {k: v for k, v in simulators.items() if k not in ("tensors", "first_mismatch")},
+        "graph": found["lower"] | found["check"],
+        "parity": found.get("parity"),
+        "simulators": {k: v for k, v in simulators.items() if k not in ("tensors", "first_mismatch")},
         "quality": quality["sets"],
-        "oracles": [row for name in ("oracle_qonnx", "oracle_finn") if (row := load_result(session, name))],
+        "oracles": [found["oracle_qonnx"], found["oracle_finn"]],
         "estimate": _estimate(session),
         "images": [_image(row) for row in quality["images"]],
-        "files": deliverables(session),
+        "files": deliverables(session, steps),
     }
     report["gates"] = _gates(report)
     report["ok"] = all(gate["status"] != "failed" for gate in report["gates"])
@@ -147,8 +149,6 @@ def _in_real(row: dict[str, Any], step: float, bits: int) -> dict[str, Any]:
 
 
 def _estimate(session: Session) -> dict[str, Any] | None:
-    if not (session.folder / ".srq/results/finn.json").is_file():
-        return None
     result = finn_result(session)
     if result.estimate is None:
         return None

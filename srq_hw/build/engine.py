@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ from srq_hw.errors import RunError
 
 #: folder of records and scratch files inside the build folder
 STATE = ".srq"
+#: packages whose arithmetic or file writers decide what a step makes
+PACKAGES = ("brevitas", "numpy", "onnx", "onnxruntime", "qonnx", "torch")
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,22 @@ def sha256_json(data: Any) -> str:
 
 @cache
 def tool_sha256() -> str:
-    """Digest of srq-hw's own code: another version of it never reuses a step."""
+    """Digest of srq-hw's own code, templates and schemas, and of the versions it computes with: another version of
+    either never reuses a step."""
     package = Path(__file__).resolve().parents[1]
-    return sha256_json({p.relative_to(package).as_posix(): sha256_file(p) for p in sorted(package.rglob("*.py"))})
+    own = {
+        path.relative_to(package).as_posix(): sha256_file(path)
+        for path in sorted(package.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return sha256_json({"own": own, "packages": {name: importlib.metadata.version(name) for name in PACKAGES}})
 
 
-def run_step(step: Step, folder: Path) -> StepRecord:
-    """Run the step, or skip it when its record matches. Errors of the step pass through; nothing of it is left then."""
+def run_step(step: Step, folder: Path, before: Callable[[], None] = lambda: None) -> StepRecord:
+    """Run the step, or skip it when its record matches. Errors of the step pass through; nothing of it is left then.
+
+    before: called where the step is not skipped, before anything changes.
+    """
     key = sha256_json(
         {
             "step": step.name,
@@ -98,16 +111,15 @@ def run_step(step: Step, folder: Path) -> StepRecord:
     seconds = _recorded(record_path, key, step, folder)
     if seconds is not None:
         return StepRecord(step.name, seconds, True, key)
+    before()
     record_path.unlink(missing_ok=True)
-    scratch = folder / STATE / "scratch" / step.name
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    scratch = _scratch(folder, step.name)
     started = time.monotonic()
     step.run(scratch)
     seconds = round(time.monotonic() - started, 3)
     for name in step.makes:
-        _move(scratch / name, folder / name, step.name)
-    shutil.rmtree(scratch)
+        _move(scratch, folder, name, step.name)
+    shutil.rmtree(scratch.parent, ignore_errors=True)
     record = {"key": key, "seconds": seconds, "makes": {name: sha256_path(folder / name) for name in step.makes}}
     write_text(record_path, json.dumps(record, sort_keys=True, indent=1))
     return StepRecord(step.name, seconds, False, key)
@@ -125,12 +137,24 @@ def _recorded(path: Path, key: str, step: Step, folder: Path) -> float | None:
         return None  # no record, or a damaged one: the step runs again
 
 
-def _move(source: Path, target: Path, step: str) -> None:
+def _scratch(folder: Path, step: str) -> Path:
+    """An empty folder with a name of its own: a worker that outlives a killed build may still write into the old one."""
+    parent = folder / STATE / "scratch" / step
+    shutil.rmtree(parent, ignore_errors=True)
+    parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=parent))
+
+
+def _move(scratch: Path, folder: Path, name: str, step: str) -> None:
+    """Rename a result to its final name; what was there is renamed away whole, never emptied in place."""
+    source, target = scratch / name, folder / name
     if not source.exists():
-        raise RunError(f"step {step}: did not make {target.name}")
+        raise RunError(f"step {step}: did not make {name}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
-        shutil.rmtree(target)
+    if target.is_dir() or (target.exists() and source.is_dir()):
+        old = scratch / ".replaced" / name
+        old.parent.mkdir(parents=True, exist_ok=True)
+        target.replace(old)
     source.replace(target)
 
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from srq_hw.backends.finn.build import FinnResult, build_finn
-from srq_hw.backends.finn.estimate import Estimate
+from srq_hw.backends.finn.build import FinnResult, build_finn, load_result
 from srq_hw.backends.finn.oracle import finn_oracle
 from srq_hw.backends.handoff import write_handoff
 from srq_hw.build.engine import Step, write_json
 from srq_hw.build.session import Session, image_sha256
 from srq_hw.tools import find_tool
 
-FINN_RESULT = ".srq/results/finn.json"
+#: stands in finn/ instead of a design where FINN+ is not installed, with the reason
+NOT_RUN = "not_run.txt"
 ORACLE_RESULT = ".srq/results/oracle_finn.json"
 
 
@@ -28,8 +26,9 @@ def hardware_steps(session: Session, progress: Callable[[int, int], None]) -> li
 def _finn(session: Session) -> Step:
     def run(scratch: Path) -> None:
         result = build_finn(session.graph, session.target, session.size, session.options.fps, scratch / "finn")
-        (scratch / "finn").mkdir(exist_ok=True)
-        write_json(scratch / FINN_RESULT, finn_to(result, scratch))
+        if not result.built:
+            (scratch / "finn").mkdir(exist_ok=True)
+            (scratch / "finn" / NOT_RUN).write_text(result.reason + "\n")
 
     def material() -> Any:
         finn = find_tool("finn")
@@ -40,7 +39,7 @@ def _finn(session: Session) -> Step:
             "finn": finn.version if finn.usable else None,
         }
 
-    return Step("finn", material, ("graph.json",), ("finn", FINN_RESULT), run)
+    return Step("finn", material, ("graph.json",), ("finn",), run)
 
 
 def _oracle(session: Session) -> Step:
@@ -65,7 +64,7 @@ def _oracle(session: Session) -> Step:
         write_json(scratch / ORACLE_RESULT, row)
 
     return Step(
-        "oracle_finn", lambda: image_sha256(session.tile), ("graph.json", "finn", FINN_RESULT), (ORACLE_RESULT,), run
+        "oracle_finn", lambda: image_sha256(session.tile), ("graph.json", "finn"), (ORACLE_RESULT,), run
     )
 
 
@@ -82,32 +81,11 @@ def _handoff(session: Session) -> Step:
     def material() -> Any:
         return {"target": session.target.sha256, "tile": image_sha256(session.tile)}
 
-    return Step("handoff", material, ("graph.json", "finn", FINN_RESULT), ("handoff",), run)
-
-
-# --- a FinnResult on disk -----------------------------------------------------------------------------------------
-
-
-def finn_to(result: FinnResult, base: Path) -> dict[str, Any]:
-    """Plain data; paths relative to the build folder."""
-    data = {item.name: getattr(result, item.name) for item in fields(result)}
-    data["folder"], data["seconds"] = "finn", {}  # times differ between equal builds
-    data["files"] = {name: path.resolve().relative_to(base.resolve()).as_posix() for name, path in result.files.items()}
-    data["estimate"] = result.estimate.as_dict() if result.estimate else None
-    return data
+    return Step("handoff", material, ("graph.json", "finn"), ("handoff",), run)
 
 
 def finn_result(session: Session) -> FinnResult:
     """What the finn step left."""
-    data = json.loads((session.folder / FINN_RESULT).read_text())
-    return FinnResult(
-        **{
-            **data,
-            "size": tuple(data["size"]),
-            "folder": (session.folder / "finn").resolve(),
-            "files": {name: session.folder / path for name, path in data["files"].items()},
-            "estimate": Estimate.from_dict(data["estimate"]) if data["estimate"] else None,
-            "fps_tried": tuple((rate, fits) for rate, fits in data["fps_tried"]),
-            "notes": tuple(data["notes"]),
-        }
-    )
+    folder = session.folder / "finn"
+    reason = folder / NOT_RUN
+    return FinnResult("not run", reason.read_text().strip()) if reason.is_file() else load_result(folder)

@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from srq_hw.build.engine import STATE
 from srq_hw.errors import InputError
 
 SIZE_LIMITS = (8, 4096)
@@ -58,8 +59,8 @@ def prepare_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; give a folder")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out):
+        (out / STATE).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out / STATE):
             pass
     except OSError as error:
         raise InputError(

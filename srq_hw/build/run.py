@@ -41,7 +41,7 @@ def run_build(options: BuildOptions, watcher: Watcher) -> dict[str, Any] | None:
     session = Session(options)
     _check_inputs(session)
     prepare_folder(options.out)
-    with locked(options.out), _disk_errors(options.out):
+    with _disk_errors(options.out), locked(options.out):
         steps = build_steps(session, watcher.advanced)
         names = [step.name for step in steps]
         if options.stop_after is not None and options.stop_after not in names:
@@ -49,13 +49,13 @@ def run_build(options: BuildOptions, watcher: Watcher) -> dict[str, Any] | None:
         records: list[StepRecord] = []
         for number, step in enumerate(steps, 1):
             watcher.step_started(step.name, number, len(steps))
-            record = run_step(step, options.out)
+            record = run_step(step, options.out, lambda: _withdraw_report(options.out))
             records.append(record)
             _log(options.out, records)
             watcher.step_ended(record)
             if step.name == options.stop_after:
                 return None
-        report = assemble(session, records)
+        report = assemble(session, steps, records)
         validate(report)
         write_json(options.out / "report.json", report)
         write_html(report, options.out)
@@ -74,6 +74,12 @@ def _check_inputs(session: Session) -> None:
     _ = session.plan
     if session.options.calib_images is not None:
         _ = session.calibration_images
+
+
+def _withdraw_report(out: Path) -> None:
+    """A report vouches for the files beside it: it goes before the first of them changes."""
+    for name in ("report.json", "report.html"):
+        (out / name).unlink(missing_ok=True)
 
 
 def _log(out: Path, records: list[StepRecord]) -> None:

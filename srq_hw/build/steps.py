@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from srq_hw.build import hardware, pictures
-from srq_hw.build.engine import Step, sha256_file, write_json
+from srq_hw.build.engine import STATE, Step, sha256_file, write_json
 from srq_hw.build.session import Session, calibration_to, image_sha256
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
@@ -27,7 +27,7 @@ from srq_hw.simulate.fast import compile_graph
 Progress = Callable[[int, int], None]
 
 #: where a step's findings for the report go
-RESULTS = ".srq/results"
+RESULTS = f"{STATE}/results"
 
 
 def build_steps(session: Session, progress: Progress) -> list[Step]:
@@ -211,18 +211,18 @@ def _qonnx(session: Session) -> Step:
     return _result_step(session, "oracle_qonnx", material, ("graph.json", "model.qonnx"), work)
 
 
-def load_result(session: Session, name: str) -> dict[str, Any] | None:
-    """Findings of a step, or None where it did not run."""
-    path = session.folder / RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+def load_result(session: Session, name: str) -> dict[str, Any]:
+    """Findings of a step that has run."""
+    found: dict[str, Any] = json.loads((session.folder / RESULTS / f"{name}.json").read_text())
+    return found
 
 
-def deliverables(session: Session) -> dict[str, str]:
-    """Digest of every file that the user gets, by path; logs and the report itself are left out."""
-    skip = {"report.json", "report.html", "log.txt"}
+def deliverables(session: Session, steps: list[Step]) -> dict[str, str]:
+    """Digest of every file of these steps that the user gets, by path; logs are left out."""
     found = {}
-    for path in sorted(session.folder.rglob("*")):
-        name = path.relative_to(session.folder).as_posix()
-        if path.is_file() and not name.startswith(".srq/") and name not in skip and not name.endswith(".log"):
-            found[name] = sha256_file(path)
+    for name in sorted(name for step in steps for name in step.makes if not name.startswith(f"{STATE}/")):
+        place = session.folder / name
+        for path in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if path.is_file() and path.suffix != ".log":
+                found[path.relative_to(session.folder).as_posix()] = sha256_file(path)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from srq_hw.fixedpoint import bits_for
-from srq_hw.graph.ir import IntGraph, Node, Tensor
+from srq_hw.graph.ir import Attr, IntGraph, Node, Tensor
 from srq_hw.graph.passes import run_passes
 from srq_hw.quantize.freeze import Frozen
 from srq_hw.quantize.normal import Layer
@@ -89,7 +89,7 @@ class _Builder:
         if quant.negative_multiplier is not None:
             params["negative_multiplier"] = quant.negative_multiplier
         lo, hi = quant.point.range
-        attrs = {"rounding": self.frozen.rounding, "lo": lo, "hi": hi, "zero_point": 0}
+        attrs: dict[str, Attr] = {"rounding": self.frozen.rounding, "lo": lo, "hi": hi, "zero_point": 0}
         tensor = self.tensors[source]
         self.emit(
             Node("Requant", layer.name, (source,), layer.name, attrs, params),

@@ -92,6 +92,7 @@ def _cross_check(graph: IntGraph, requant: str | None, source: str) -> None:
         for key in ("multiplier", "shift"):
             if not np.array_equal(node.params[key], np.array(stored[node.name][key], np.int64)):
                 raise InputError(
-                    f"{source}, node {node.name}: the scales give {key} {node.params[key].tolist()[:4]}…, the metadata says "
-                    f"{stored[node.name][key][:4]}…; the file was edited or lowered for another target. Export it again."
+                    f"{source}, node {node.name}: the scales give {key} {node.params[key].tolist()[:4]}…, the metadata "
+                    f"says {stored[node.name][key][:4]}…; the file was edited or lowered for another target. "
+                    "Export it again."
                 )

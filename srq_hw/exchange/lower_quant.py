@@ -18,7 +18,7 @@ from srq_hw.exchange.values import (
     rounding_of,
 )
 from srq_hw.fixedpoint import int_range
-from srq_hw.graph.ir import Node, Tensor
+from srq_hw.graph.ir import Attr, Node, Tensor
 from srq_hw.quantize.requant import multipliers, slope_multipliers
 from srq_hw.target import Target
 
@@ -106,7 +106,7 @@ def _requant(
         keys = ("multiplier", "shift", "negative_multiplier")
         params = dict(zip(keys, slope_multipliers(multiplier, shift, acc.slope, target), strict=True))
     lo = max(kind.lo, kind.zero_point) if acc.relu else kind.lo
-    attrs = {"rounding": rounding, "lo": lo, "hi": kind.hi, "zero_point": kind.zero_point}
+    attrs: dict[str, Attr] = {"rounding": rounding, "lo": lo, "hi": kind.hi, "zero_point": kind.zero_point}
     state.emit(
         Node("Requant", name, (acc.tensor,), name, attrs, params),
         Tensor(name, tensor.channels, kind.bits, kind.signed, tensor.upscale, kind.zero_point, step),
@@ -120,7 +120,8 @@ def lower_output(state: Lowering, target: Target) -> str:
     value = state.values.get(name)
     if not isinstance(value, Quantized):
         raise InputError(
-            f"{state.source}: output {name} is not quantized; put a quantizer (8 bits, step of one grey level) at the end"
+            f"{state.source}: output {name} is not quantized; put a quantizer (8 bits, step of one grey level) "
+            "at the end"
         )
     tensor = state.tensors[value.tensor]
     on_grid = abs(value.scale / state.image_scale - 1) < 1e-6

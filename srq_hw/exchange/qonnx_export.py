@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +94,7 @@ class _Writer:
         self.initializers.append(numpy_helper.from_array(np.asarray(values, np.float32), name))
         return name
 
-    def node(self, op: str, inputs: list[str], name: str, domain: str = "", **attrs: object) -> None:
+    def node(self, op: str, inputs: list[str], name: str, domain: str = "", **attrs: Any) -> None:
         self.nodes.append(helper.make_node(op, inputs, [name], name=name, domain=domain, **attrs))
 
     def value_info(self, output: str) -> list[onnx.ValueInfoProto]:

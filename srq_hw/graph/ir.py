@@ -34,7 +34,7 @@ _EMPTY: Mapping[str, Any] = MappingProxyType({})
 class Tensor:
     """A feature map: integers of (bits, signed), real value = (q - zero_point) * scale.
 
-    scale is for people and reports (None: differs per channel); no executor reads it and the content hash leaves it out.
+    scale is for people and reports (None: differs per channel); no executor reads it, the content hash leaves it out.
     """
 
     name: str

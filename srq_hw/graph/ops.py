@@ -151,7 +151,8 @@ def _add_problems(node: Node, ins: Ins) -> list[str]:
     found = []
     if (ins[0].channels, ins[0].upscale) != (ins[1].channels, ins[1].upscale):
         found.append(
-            f"inputs differ in shape: {ins[0].channels} channels x{ins[0].upscale} and {ins[1].channels} x{ins[1].upscale}"
+            f"inputs differ in shape: {ins[0].channels} channels x{ins[0].upscale} and "
+            f"{ins[1].channels} x{ins[1].upscale}"
         )
     if len(node.ints_attr("multipliers")) != 2 or min(node.ints_attr("multipliers")) < 1:
         found.append(f"multipliers {node.attrs['multipliers']!r}; wanted two integers >= 1")

@@ -6,7 +6,7 @@ import numpy as np
 
 from srq_hw.fixedpoint import dyadic, int_range
 from srq_hw.graph.check import verify
-from srq_hw.graph.ir import IntGraph, Node, Tensor
+from srq_hw.graph.ir import Attr, IntGraph, Node, Tensor
 
 
 class GraphBuilder:
@@ -44,7 +44,7 @@ class GraphBuilder:
         if negative_multiplier is not None:
             params["negative_multiplier"] = np.asarray(negative_multiplier, np.int64)
         lo, hi = int_range(bits, signed)
-        attrs = {"rounding": rounding, "lo": lo, "hi": hi, "zero_point": 0}
+        attrs: dict[str, Attr] = {"rounding": rounding, "lo": lo, "hi": hi, "zero_point": 0}
         tensor = self.tensors[source]
         return self.add_node(
             Node("Requant", name, (source,), name, attrs, params), tensor.channels, bits, signed, tensor.upscale

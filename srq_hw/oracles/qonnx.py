@@ -1,13 +1,14 @@
 """qonnx's own executor against the reference simulator, node by node.
 
 qonnx computes in float32, which cannot hold every sum: near a tie its quantizer may land one step off. Every node is
-therefore fed the reference's integers, so that a difference is local; one step off with the exact value within float32's
-error of a tie counts as a tie (printed, never hidden), anything else is a mismatch.
+therefore fed the reference's integers, so that a difference is local; one step off with the exact value within
+float32's error of a tie counts as a tie (printed, never hidden), anything else is a mismatch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ FLOAT32_EPSILON = 2.0**-24
 
 @dataclass(frozen=True)
 class QonnxOracle:
-    """elements compared, mismatches, near ties among the rest, tensors, and the first tensor that differs ("" if none)."""
+    """elements compared, mismatches, near ties among the rest, tensors, the first tensor that differs ("" if none)."""
 
     elements: int
     mismatches: int
@@ -70,7 +71,7 @@ def qonnx_oracle(model: onnx.ModelProto, graph: IntGraph, image: npt.NDArray[np.
     return QonnxOracle(elements, mismatches, ties, tensors, first)
 
 
-def _nchw(values: Real | Int) -> npt.NDArray[np.float32]:
+def _nchw(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2), np.float32)
 
 

@@ -1,7 +1,7 @@
 """Brevitas layers and quantizers built from a plan: the quantized network as a torch module.
 
-Quantizers are Brevitas' own (RescalingIntQuant, IntQuant, QuantConv2d, QuantIdentity); ours are only the scale (a shared
-parameter) and the rounding, which snaps a frozen pre-activation to the requantization grid before the tie rule.
+Quantizers are Brevitas' own (RescalingIntQuant, IntQuant, QuantConv2d, QuantIdentity); ours are only the scale (a
+shared parameter) and the rounding, which snaps a frozen pre-activation to the requantization grid before the tie rule.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class QuantNet(nn.Module):
                 self.convs[_key(layer.name)] = quant_conv(layer, step, plan.weight_bits, narrow)
             elif layer.op == "quant":
                 point = plan.points[layer.name]
-                self.quants[_key(layer.name)] = activation_quantizer(point, self.steps[_key(point.group)], rounding)
+                self.quants[_key(layer.name)] = activation_quantizer(point, self.step(point.group), rounding)
             elif layer.op == "prelu":
                 assert layer.slope is not None
                 self.slopes[_key(layer.name)] = nn.Parameter(layer.slope.float())
@@ -148,8 +148,8 @@ class QuantNet(nn.Module):
 
     def rounding_of(self, name: str) -> RoundToInt:
         """The rounding module of an activation quantizer."""
-        proxy = self.quants[_key(name)].act_quant.fused_activation_quant_proxy
-        module: RoundToInt = proxy.tensor_quant.int_quant.float_to_int_impl
+        quant: Any = self.quants[_key(name)]
+        module: RoundToInt = quant.act_quant.fused_activation_quant_proxy.tensor_quant.int_quant.float_to_int_impl
         return module
 
     def conv(self, name: str) -> qnn.QuantConv2d:
@@ -167,7 +167,7 @@ class QuantNet(nn.Module):
 
     def weight_step(self, name: str) -> Step:
         """The scale module of a convolution's weights."""
-        step: Step = self.convs[_key(name)].weight_quant.tensor_quant.scaling_impl
+        step: Step = self.conv(name).weight_quant.tensor_quant.scaling_impl
         return step
 
     def forward(self, image: Tensor, tap: Callable[[str, Tensor], None] | None = None) -> Tensor:

@@ -125,7 +125,7 @@ def _activation_scales(
         step = _step(point, lower, upper)
         scales[point.group] = max(scales.get(point.group, 0.0), step)
         ranges[name] = _range(lower, upper, seen[name])
-    for name, point in plan.points.items():
+    for point in plan.points.values():
         if not point.fixed and scales[point.group] <= 0:
             scales[point.group] = plan.net.grey_level  # a dead tensor: any step represents its zeros
     if pow2:

@@ -32,7 +32,8 @@ class Histogram:
     @property
     def centres(self) -> Real:
         """Middle of every bin, float64 (bins,)."""
-        return self.lower + self.width * (np.arange(len(self.counts)) + 0.5)
+        found: Real = self.lower + self.width * (np.arange(len(self.counts)) + 0.5)
+        return found
 
     @staticmethod
     def of(values: npt.NDArray[np.floating], bins: int) -> Histogram:

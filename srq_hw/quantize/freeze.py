@@ -1,4 +1,4 @@
-"""Freeze: replace every real requantization ratio by M / 2**S and re-derive the scales, so that floats agree with integers.
+"""Freeze: every real requantization ratio becomes M / 2**S, the scales follow, and floats agree with integers.
 
 After it, s_x * s_w[c] / s_y is a dyadic number exactly (in float64), a bias is a whole number of accumulator steps, and
 the Brevitas model run in float64 gives the integers of the IntGraph, tie for tie (DESIGN 2).

@@ -83,8 +83,8 @@ def fold(net: NormalNet) -> NormalNet:
     for layer in layers:
         if layer.op == "affine":
             raise InputError(
-                f"network {net.name}, layer {layer.name}: a constant factor or shift that follows no convolution cannot "
-                "run on integers. Move it behind (or into) a convolution of the model."
+                f"network {net.name}, layer {layer.name}: a constant factor or shift that follows no convolution "
+                "cannot run on integers. Move it behind (or into) a convolution of the model."
             )
         if layer.op == "clamp":
             raise InputError(
@@ -201,7 +201,8 @@ def _fold_behind_image(layers: list[Layer], net: NormalNet) -> list[Layer]:
     if any(reader.op != "conv" or reader.groups != 1 for reader in readers):
         names = ", ".join(reader.name for reader in readers if reader.op != "conv" or reader.groups != 1)
         raise InputError(
-            f"network {net.name}, layer {affine.name}: a mean-shifted image may only feed dense convolutions, not {names}"
+            f"network {net.name}, layer {affine.name}: a mean-shifted image may only feed dense "
+            f"convolutions, not {names}"
         )
     scale = affine.scale.expand(net.channels) if affine.scale.numel() == 1 else affine.scale
     shift = affine.shift.expand(net.channels) if affine.shift.numel() == 1 else affine.shift
@@ -241,7 +242,7 @@ def _activate_before_shuffle(layers: list[Layer]) -> list[Layer]:
 
 
 def _to_grey_levels(layers: list[Layer], net: NormalNet) -> list[Layer]:
-    """Input and output in grey levels: the unit goes into the first and last weights, so a quantizer step is exactly 1."""
+    """Input and output in grey levels: the unit goes into the first and last weights; a quantizer step is exactly 1."""
     unit = net.grey_level
     if unit == 1.0:
         return layers
@@ -270,8 +271,9 @@ def _to_grey_levels(layers: list[Layer], net: NormalNet) -> list[Layer]:
     strays = [item.name for item in users(layers, layers[0].name) if item.op != "conv" and item.name not in seen]
     if shared or strays:
         raise InputError(
-            f"network {net.name}, layer {(shared + strays)[0]}: the image or the output is also used in the middle of the "
-            "network, where its unit matters. Let only convolutions read the image and only the last layer make the output."
+            f"network {net.name}, layer {(shared + strays)[0]}: the image or the output is also used in the middle "
+            "of the network, where its unit matters. Let only convolutions read the image and only the last layer make "
+            "the output."
         )
     return [changed.get(layer.name, layer) for layer in layers]
 

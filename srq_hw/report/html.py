@@ -71,7 +71,14 @@ def render(report: dict[str, Any], out_dir: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count=count, real=real, fixed=fixed, percent=percent, shorten=shorten, histogram=histogram_plot, kept=_kept
+        count=count,
+        real=real,
+        fixed=fixed,
+        percent=percent,
+        shorten=shorten,
+        histogram=histogram_plot,
+        kept=_kept,
+        small_share=small_share,
     )
     page: str = environment.get_template(TEMPLATE).render(
         r=report,
@@ -147,13 +154,15 @@ def _hardware(estimate: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if estimate is None:
         return None
     nodes = estimate["nodes"]
-    by_cycles = sorted(nodes, key=lambda node: -node["cycles"])
+    by_cycles = sorted(nodes, key=lambda node: -node["cycles"])  # stable: equals stay in dataflow order
+    most = by_cycles[0]["cycles"] if by_cycles else 0
     used = [key for key in RESOURCES if key in estimate["utilization"] or estimate[key] is not None]
     return {
         "resources": {key: RESOURCES[key] for key in used},
         "columns": {key: RESOURCES[key] for key in ("lut", "dsp", "bram36", "uram")},
         "slowest": by_cycles[:SLOWEST_SHOWN],
-        "bottleneck": by_cycles[0] if by_cycles else None,
+        "most": most,
+        "bottlenecks": [node["name"] for node in by_cycles if node["cycles"] == most],
         "folded": len(nodes) > SLOWEST_SHOWN,
     }
 
@@ -179,6 +188,13 @@ def percent(share: float | None, decimals: int = 1) -> str:
     if 0 < 100 * share < smallest:
         return f"< {smallest:.{decimals}f}\u202f%"
     return f"{100 * share:.{decimals}f}\u202f%"
+
+
+def small_share(share: float | None) -> str:
+    """A share as a percentage, or in parts per million where that would round to nothing; a dash for None."""
+    if share is None or share == 0 or share >= 1e-4:
+        return percent(share, 2)
+    return f"{real(share * 1e6, 2)}\u202fppm"
 
 
 def _kept(row: Mapping[str, Any]) -> float | None:

@@ -100,8 +100,8 @@ def _picture(row: Mapping[str, Any], out_dir: Path) -> Picture:
     if "float" in arrays:
         difference = np.abs(arrays["float"].astype(np.int16) - integer.astype(np.int16))
         largest, mean = int(difference.max()), float(difference.mean())
-        gain = max(1, min(MAX_GAIN, 255 // max(largest, 1)))
-        loud = (difference * gain).astype(np.uint8)
+        gain = _gain(difference)
+        loud = np.minimum(difference * gain, 255).astype(np.uint8)
         views.append(
             View(f"|float − integer| × {gain}", _jpeg(_largest_of_blocks(loud)), _png(loud[window]), None, None)
         )
@@ -116,6 +116,12 @@ def _picture(row: Mapping[str, Any], out_dir: Path) -> Picture:
         largest=largest,
         mean=mean,
     )
+
+
+def _gain(difference: NDArray[np.int16]) -> int:
+    """The amplification that makes all but the largest thousandth of the differences fit 255; at most MAX_GAIN."""
+    usual = float(np.quantile(difference, 0.999))
+    return MAX_GAIN if usual < 1 else max(1, min(MAX_GAIN, int(255 / usual)))
 
 
 def _read(out_dir: Path, name: str, image: str) -> RGB:

@@ -38,15 +38,19 @@ def _polyline(points: Sequence[tuple[float, float]], style: str) -> Markup:
     return Markup('<polyline points="{}" class="{}"/>').format(" ".join(f"{x},{y}" for x, y in points), style)
 
 
-def clipping_plot(layers: Sequence[Row]) -> Markup:
-    """Clipping values against layers, as in figure 1 of the supplement of Tu et al. (CVPR 2023).
+def clipping_plot(rows: Sequence[Row]) -> Markup:
+    """Clipping values against layers, as in figure 1 of the supplement of Tu et al..
 
-    Filled band: smallest to largest value seen; lines with marks: the bounds the quantizer keeps; a tick per layer.
+    Filled band: smallest to largest value seen; lines with marks: the bounds the quantizer keeps. Quantizers whose
+    step is fixed to the grey level are left out: nothing was chosen there, and their 0 to 255 would hide the others.
+    Empty where nothing is left.
     """
+    numbered = [(number, row) for number, row in enumerate(rows, 1) if not row["fixed"]]
+    layers = [row for _, row in numbered]
     if not layers:
         return Markup("")
     named = len(layers) <= NAMED_LAYERS
-    width, left, top, plot_height = 960.0, 64.0, 14.0, 300.0
+    width, left, top, plot_height = 960.0, 64.0, 20.0, 300.0
     height = top + plot_height + (120.0 if named else 46.0)
     seen = [row for row in layers if row["data_min"] is not None and row["data_max"] is not None]
     values = [row[key] for row in layers for key in ("lower", "upper")]
@@ -63,13 +67,13 @@ def clipping_plot(layers: Sequence[Row]) -> Markup:
         parts.append(_polyline([(x, axis(row[key])) for x, row in zip(centre, layers, strict=True)], style))
     every = 1 if named else math.ceil(len(layers) / 32)
     base = top + plot_height
-    for index, (x, row) in enumerate(zip(centre, layers, strict=True)):
+    for index, (x, (number, row)) in enumerate(zip(centre, numbered, strict=True)):
         if named:
             label = Markup('<text x="{0}" y="{1}" class="tick end" transform="rotate(-40 {0} {1})">{2}</text>')
             parts.append(label.format(x + 3, base + 16, shorten(row["name"], 20)))
         elif index % every == 0:
-            parts.append(_text(x, base + 16, str(index + 1), "tick middle"))
-    parts.append(_text(left - 8, top - 3, "value", "tick end"))
+            parts.append(_text(x, base + 16, str(number), "tick middle"))
+    parts.append(_text(left, top - 3, "value, log scale on both sides of 0" if axis.knee else "value", "tick"))
     foot = "layer" if named else "layer number (see the table)"
     parts.append(_text(round((left + width) / 2, 1), height - 4, foot, "tick middle"))
     return _svg(width, height, "Clipping bounds and data range of every quantizer", "wide", parts)

@@ -39,7 +39,7 @@ def faults(report: object) -> list[str]:
     graph's two hashes with its verdict.
     """
     found = list(_not_finite(report, "$"))
-    errors = _VALIDATOR(report_schema()).iter_errors(report)
+    errors = [leaf for error in _VALIDATOR(report_schema()).iter_errors(report) for leaf in _leaves(error)]
     found += [f"{error.json_path}: {_problem(error)}" for error in sorted(errors, key=lambda e: e.json_path)]
     if not found and isinstance(report, dict):
         found = list(_contradictions(report))
@@ -51,6 +51,16 @@ def validate(report: dict[str, Any]) -> None:
     found = faults(report)
     if found:
         raise RunError("report.json: the report breaks its own layout (report.schema.json)\n" + "\n".join(found))
+
+
+def _leaves(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
+    """The faults inside an object that may also be null (anyOf), instead of "not valid under any of the schemas"."""
+    if error.validator == "anyOf" and isinstance(error.instance, dict):
+        for inner in error.context:
+            if inner.relative_schema_path[0] == 0:  # the first branch is the object, the second null
+                yield from _leaves(inner)
+    else:
+        yield error
 
 
 def _problem(error: jsonschema.ValidationError) -> str:

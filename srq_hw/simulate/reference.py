@@ -36,7 +36,7 @@ def run(graph: IntGraph, image: npt.NDArray[np.integer]) -> Int:
 def trace(
     graph: IntGraph, image: npt.NDArray[np.integer], watch: Callable[[str, Int], None] | None = None
 ) -> dict[str, Int]:
-    """Every tensor by name, int64 NHWC. With ``watch``, each tensor goes there and only live ones are kept in memory."""
+    """Every tensor by name, int64 NHWC. With ``watch``, each tensor goes there and only live ones stay in memory."""
     values = {graph.input: as_batch(graph, image)}
     last_use = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
     if watch:
