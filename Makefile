@@ -55,6 +55,7 @@ golden: setup ## Write the golden files anew; look at the difference before you 
 
 docs: setup ## Write the generated docs anew
 	$(BIN)/python scripts/make_target_docs.py
+	$(BIN)/python scripts/make_report_docs.py
 
 clean: ## Remove .venv, build/ and all caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -29,13 +29,13 @@ def is_zero(value: object) -> bool:
 def faults(report: dict[str, Any]) -> list[str]:
     """Return what is wrong with a demo's report, one line each; empty when every gate ran and held."""
     found = []
-    parity = report.get("parity", {})
+    parity = report.get("parity") or {}
     if parity.get("equal") is not True or not is_zero(parity.get("mismatches")):
         found.append(f"parity: equal is {parity.get('equal')!r}, mismatches {parity.get('mismatches')!r}")
     if not is_count(parity.get("elements")):
         found.append(f"parity: elements is {parity.get('elements')!r}; nothing was compared")
     for name in ORACLES:
-        rows = [row for row in report.get("oracles", []) if row.get("name") == name]
+        rows = [row for row in (report.get("oracles") or []) if row.get("name") == name]
         if not rows:
             found.append(f"oracle {name}: not in the report")
         for row in rows:
@@ -45,8 +45,9 @@ def faults(report: dict[str, Any]) -> list[str]:
                 found.append(f"oracle {name}: mismatches is {row.get('mismatches')!r}")
             if not is_count(row.get("elements")):
                 found.append(f"oracle {name}: elements is {row.get('elements')!r}; nothing was compared")
-    if report.get("estimate", {}).get("fits") is not True:
-        found.append(f"estimate: fits is {report.get('estimate', {}).get('fits')!r}")
+    fits = (report.get("estimate") or {}).get("fits")
+    if fits is not True:
+        found.append(f"estimate: fits is {fits!r}")
     return found
 
 
@@ -58,12 +59,12 @@ def schema_faults(report: object, schema: dict[str, Any]) -> list[str]:
 
 def summary(report: dict[str, Any]) -> str:
     """Return what the report says, for the log."""
-    parity, estimate = report.get("parity", {}), report.get("estimate", {})
+    parity, estimate = report.get("parity") or {}, report.get("estimate") or {}
     lines = [
         f"target   {report.get('target')}",
         f"parity   equal {parity.get('equal')}, {parity.get('elements')} elements, {parity.get('mismatches')} differ",
     ]
-    for row in report.get("oracles", []):
+    for row in (report.get("oracles") or []):
         lines.append(
             f"oracle   {row.get('name')}: {row.get('status')}, {row.get('elements')} elements, "
             f"{row.get('mismatches')} differ"

@@ -96,14 +96,15 @@ def render(report: dict[str, Any], out_dir: Path) -> str:
 
 
 def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
-    """status ("passed" or "failed"), the words beside it, and how many gates passed, failed and did not run."""
+    """status ("not run" where not one gate ran), the words beside it."""
     number = {status: sum(gate["status"] == status for gate in report["gates"]) for status in STATUS_WORDS}
     words = f"{number['passed']} of {len(report['gates'])} gates passed"
     if number["failed"]:
         words += f", {number['failed']} failed"
     if number["not run"]:
         words += f", {number['not run']} not run"
-    return {"status": "passed" if report["ok"] else "failed", "words": words, **number}
+    status = "failed" if not report["ok"] else "passed" if number["passed"] else "not run"
+    return {"status": status, "words": words}
 
 
 def equality_chain(report: Mapping[str, Any]) -> list[Link]:

@@ -16,6 +16,7 @@ import pytest
 
 from srq_hw.errors import RunError
 from srq_hw.report.schema import SCHEMA_FILE, SCHEMA_VERSION, faults, report_schema, validate
+from srq_hw.yamlfile import resolve
 from tests.report.sample_report import sample_report
 
 Report = dict[str, Any]
@@ -51,7 +52,8 @@ def test_the_schema_is_sound_and_describes_every_field():
         assert part["description"]
         assert set(part["required"]) <= set(part["properties"])
         for key, field in part["properties"].items():
-            assert field.get("description", "").endswith("."), f"{key} has no description"
+            assert resolve(schema, field).get("description", "").endswith("."), f"{key} has no description"
+    assert schema["additionalProperties"] is False
     open_objects = [name for name, part in schema["$defs"].items() if part.get("additionalProperties") is True]
     assert open_objects == ["estimate_node"]
 
@@ -76,6 +78,7 @@ BROKEN: list[tuple[tuple[Any, ...], Any, str]] = [
     (("target_sha256",), "abc", "$.target_sha256"),
     (("network", "scale"), 0, "$.network.scale"),
     (("network", "input_size"), [64], "$.network.input_size"),
+    (("network", "input_size"), [0, 64], "$.network.input_size[0]"),
     (("network", "input_size"), [64, 64, 3], "$.network.input_size"),
     (("quantization", "layers", 1, "signed"), 1, "$.quantization.layers[1].signed"),
     (("quantization", "layers", 1, "scale"), 0, "$.quantization.layers[1].scale"),
