@@ -64,7 +64,7 @@ def summary(report: dict[str, Any]) -> str:
         f"target   {report.get('target')}",
         f"parity   equal {parity.get('equal')}, {parity.get('elements')} elements, {parity.get('mismatches')} differ",
     ]
-    for row in (report.get("oracles") or []):
+    for row in report.get("oracles") or []:
         lines.append(
             f"oracle   {row.get('name')}: {row.get('status')}, {row.get('elements')} elements, "
             f"{row.get('mismatches')} differ"

@@ -2,21 +2,22 @@
 
     .venv/bin/python scripts/finetune_default.py --threads 2
 
-Starts from the weights of `train_default.py`'s checkpoint, runs the Brevitas network of srq-hw itself (zcu104, 8 bit, the
-default recipe) with straight-through gradients, recalibrates as it goes, and leaves the average of the float weights as
-a checkpoint beside the first one; `train_default.py export` then takes that.
+Starts from the weights of `train_default.py`'s checkpoint, runs the Brevitas network of srq-hw itself (zcu104, 8 bit,
+the default recipe) with straight-through gradients, recalibrates as it goes, and writes the average of the float
+weights into the package. Run `train_default.py export` before it (for the log) and `train_default.py report` after it.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from srq_hw.build.options import DEFAULT_RECIPE
 from srq_hw.evaluate.datasets import Pair, iter_pairs
@@ -24,6 +25,7 @@ from srq_hw.evaluate.metrics import psnr_y
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.networks.edsr import Edsr
 from srq_hw.networks.loading import FloatNetwork
+from srq_hw.quantize.brevitas_layers import QuantNet
 from srq_hw.quantize.calibrate import Calibration, calibrate
 from srq_hw.quantize.freeze import freeze, quant_net
 from srq_hw.quantize.plan import QuantPlan, make_plan
@@ -32,8 +34,18 @@ from srq_hw.quantize.trace import normalize
 from srq_hw.simulate.fast import compile_graph
 from srq_hw.target import load_target
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from train_default import NAME, ROOT, SCALE, VALIDATION_SET, Recipe, draw_batch, read_training_pairs
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from scripts.train_default import (
+    NAME,
+    ROOT,
+    SCALE,
+    VALIDATION_SET,
+    Recipe,
+    draw_batch,
+    read_training_pairs,
+    update_average,
+    write_weights,
+)
 
 TARGET = load_target("zcu104")
 RECIPE = load_recipe(DEFAULT_RECIPE)
@@ -50,8 +62,54 @@ def integer_psnr(plan: QuantPlan, calibration: Calibration, pairs: list[Pair]) -
     return float(np.mean([psnr_y(program.run(pair.lr)[0].astype(np.uint8), pair.hr, SCALE) for pair in pairs]))
 
 
+@dataclass(frozen=True)
+class Twin:
+    """A float convolution and its quantized twin, whose weights and bias are the float ones times a constant each."""
+
+    module: nn.Conv2d
+    twin: nn.Conv2d
+    factors: tuple[float, float]
+
+    def push(self) -> None:
+        """Float values into the quantized network."""
+        with torch.no_grad():
+            for mine, its, factor in self._parameters():
+                its.copy_(mine * factor)
+
+    def pull(self) -> None:
+        """Gradients back from it."""
+        for mine, its, factor in self._parameters():
+            assert its.grad is not None
+            mine.grad = its.grad * factor
+
+    def _parameters(self) -> list[tuple[Tensor, Tensor, float]]:
+        assert self.module.bias is not None and self.twin.bias is not None
+        pairs = ((self.module.weight, self.twin.weight), (self.module.bias, self.twin.bias))
+        return [(mine, its, factor) for (mine, its), factor in zip(pairs, self.factors, strict=True)]
+
+
+def quantize(net: Edsr, images: list[NDArray[np.uint8]]) -> tuple[QuantNet, list[Twin]]:
+    """The quantized network, calibrated anew, and its ties to the float one."""
+    plan = plan_of(net)
+    quantized = quant_net(plan, calibrate(plan, TARGET, RECIPE, images), TARGET)
+    modules = {key.replace(".", "_"): item for key, item in net.named_modules() if isinstance(item, nn.Conv2d)}
+    twins = []
+    for layer in plan.layers:
+        if layer.op == "conv":
+            module = modules[layer.name]
+            assert layer.weight is not None and layer.bias is not None and module.bias is not None
+            factors = (ratio(layer.weight, module.weight), ratio(layer.bias, module.bias))
+            twins.append(Twin(module, quantized.conv(layer.name), factors))
+    return quantized, twins
+
+
+def ratio(folded: Tensor, parameter: Tensor) -> float:
+    """By what folding multiplied a parameter."""
+    return float(folded.abs().sum() / parameter.detach().double().abs().sum())
+
+
 def finetune(net: Edsr, data: Path, iterations: int, rate: float, period: int) -> Edsr:
-    """Quantization-aware training of the float weights; returns their moving average. ``period``: between calibrations."""
+    """Quantization-aware training of the float weights; returns their moving average. period: between calibrations."""
     recipe = Recipe(iterations=iterations)
     training = read_training_pairs(data, recipe.patch)
     test = list(iter_pairs(data / VALIDATION_SET, SCALE))
@@ -59,51 +117,26 @@ def finetune(net: Edsr, data: Path, iterations: int, rate: float, period: int) -
     average = Edsr(features=24, blocks=4, scale=SCALE)
     average.load_state_dict(net.state_dict())
     adam = torch.optim.Adam(net.parameters(), betas=(0.9, 0.99))
-    clock = time.monotonic()
     for iteration in range(iterations):
         if iteration % period == 0:
-            plan = plan_of(net)
-            quantized = quant_net(plan, calibrate(plan, TARGET, RECIPE, images), TARGET)
-            folds = {
-                name: fold_of(net, plan, name) for name in (layer.name for layer in plan.layers if layer.op == "conv")
-            }
+            quantized, twins = quantize(net, images)
         for group in adam.param_groups:
             group["lr"] = rate * 0.5 * (1 + np.cos(np.pi * iteration / iterations))
         low, high = draw_batch(training, recipe, iteration + 10_000_000)  # other patches than the float training saw
-        with torch.no_grad():
-            for name, (module, weight_factor, bias_factor) in folds.items():
-                quantized.conv(name).weight.copy_(module.weight * weight_factor)
-                quantized.conv(name).bias.copy_(module.bias * bias_factor)
+        for twin in twins:
+            twin.push()
         loss = nn.functional.l1_loss(quantized(low * 255.0) / 255.0, high)
         quantized.zero_grad()
         loss.backward()
-        for name, (module, weight_factor, bias_factor) in folds.items():
-            module.weight.grad = quantized.conv(name).weight.grad * weight_factor
-            module.bias.grad = quantized.conv(name).bias.grad * bias_factor
+        for twin in twins:
+            twin.pull()
         adam.step()
-        with torch.no_grad():
-            for kept, value in zip(average.parameters(), net.parameters(), strict=True):
-                kept.lerp_(value, 1 - min(0.998, (1 + iteration) / (10 + iteration)))
+        update_average(average, net, min(0.998, (1 + iteration) / (10 + iteration)))
         if (iteration + 1) % 500 == 0 or iteration + 1 == iterations:
             plan = plan_of(average)
             score = integer_psnr(plan, calibrate(plan, TARGET, RECIPE, images), test)
-            print(
-                iteration + 1, f"{loss.item():.5f} integer {score:.3f} dB {time.monotonic() - clock:.0f} s", flush=True
-            )
+            print(iteration + 1, f"loss {loss.item():.5f}, integer {score:.3f} dB", flush=True)
     return average
-
-
-def fold_of(net: Edsr, plan: QuantPlan, name: str) -> tuple[nn.Conv2d, float, float]:
-    """The float convolution behind a layer of the plan, and by what its weights and bias were multiplied there."""
-    module = next(item for key, item in net.named_modules() if key.replace(".", "_") == name)
-    assert isinstance(module, nn.Conv2d) and module.bias is not None
-    layer = plan.layer(name)
-    assert layer.weight is not None and layer.bias is not None
-    factors = [
-        float(a.abs().sum() / b.detach().double().abs().sum())
-        for a, b in ((layer.weight, module.weight), (layer.bias, module.bias))
-    ]
-    return module, factors[0], factors[1]
 
 
 def main() -> None:
@@ -122,6 +155,7 @@ def main() -> None:
     net.load_state_dict(state["ema"])
     tuned = finetune(net, args.data, args.iterations, args.rate, 250)
     torch.save({"iteration": state["iteration"], "ema": tuned.state_dict()}, args.folder / "finetuned.pt")
+    write_weights(tuned.state_dict())
 
 
 if __name__ == "__main__":

@@ -208,14 +208,20 @@ def write_csv(path: Path, rows: list[list[str]]) -> None:
 def export(folder: Path) -> None:
     """EMA weights as safetensors into the package, the log into the documentation."""
     state = torch.load(folder / "checkpoint.pt", weights_only=True, map_location="cpu")
-    weights = {key: value.contiguous() for key, value in state["ema"].items()}
+    write_weights(state["ema"])
+    DOCS.mkdir(parents=True, exist_ok=True)
+    write_csv(DOCS / "train.csv", read_log(folder / "log.csv"))
+    print(f"exported iteration {state['iteration']}")
+
+
+def write_weights(state: dict[str, Tensor]) -> None:
+    """Float weights as safetensors into the package."""
+    weights = {key: value.detach().contiguous() for key, value in state.items()}
     target = WEIGHTS / f"{NAME}.safetensors"
     beside = target.with_name(target.name + ".part")
     beside.write_bytes(serialize(weights, metadata={"network": NAME}))
     beside.replace(target)
-    DOCS.mkdir(parents=True, exist_ok=True)
-    write_csv(DOCS / "train.csv", read_log(folder / "log.csv"))
-    print(f"{target}: iteration {state['iteration']}")
+    print(target)
 
 
 def draw_curve(folder: Path) -> None:
