@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="as for train_default.py")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "train", help="checkpoint of train_default.py")
     parser.add_argument("--iterations", type=int, default=5000)
-    parser.add_argument("--rate", type=float, default=2e-4, help="first learning rate; falls to 0 along a cosine")
+    parser.add_argument("--rate", type=float, default=3e-4, help="first learning rate; falls to 0 along a cosine")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

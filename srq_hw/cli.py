@@ -1,8 +1,12 @@
-"""The command line: parses, calls, prints. Exit status 0: done and every gate held; 1: a gate or a run failed; 2: usage."""
+"""The command line: parses, calls, prints.
+
+Exit status 0: done, and every gate that ran held; 1: a gate or a run failed; 2: wrong usage or input.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +15,17 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from srq_hw import __version__
-from srq_hw.build.options import DEFAULT_RECIPE, BuildOptions, parse_size
+from srq_hw.build.options import DEFAULT_RECIPE, DEFAULT_SIZE, BuildOptions, parse_size
 from srq_hw.errors import RunError, SrqError
+
+#: what typer exits with on Ctrl-C outside of a long job, without a word
+INTERRUPTED = 130
+#: columns of a table that goes into a file or a pipe
+PIPED_WIDTH = 200
 
 app = typer.Typer(
     name="srq-hw",
@@ -31,13 +41,32 @@ ModelArgument = Annotated[
     typer.Argument(help="Network name, pkg.module:factory, or a .qonnx/.onnx file; none: the embedded network."),
 ]
 TargetOption = Annotated[str, typer.Option("--target", "-t", help="Target name or a .yaml file of your own.")]
-WeightsOption = Annotated[Path | None, typer.Option("--weights", help="Checkpoint (.pth, .pt, .safetensors).")]
-BitsOption = Annotated[int | None, typer.Option("--bits", help="Bits of weights and activations.")]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", help="Checkpoint of the network (.pth, .pt, .safetensors).")
+]
+BitsOption = Annotated[
+    int | None, typer.Option("--bits", help="Bits of weights and activations alike; none: what the target prefers.")
+]
+RecipeOption = Annotated[
+    str | None,
+    typer.Option("--calib", help="Calibration recipe: a name or a .yaml file.", show_default=DEFAULT_RECIPE),
+]
+CalibImagesOption = Annotated[
+    Path | None,
+    typer.Option("--calib-images", help="Folder of low-resolution images.", show_default="built-in images"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
+def _see_own_modules(model: str | None) -> None:
+    """Let pkg.module:factory name a module of the current folder, as `python -m` does."""
+    if model is not None and ":" in model and "" not in sys.path:
+        sys.path.insert(0, "")  # the empty entry is the current folder, wherever that is
+
+
 def _out() -> Console:
-    return Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
+    """Console on standard output; into a file or pipe, lines are long rather than broken."""
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 
 
 def _version(value: bool) -> None:
@@ -59,31 +88,45 @@ def _root(
 def build(
     model: ModelArgument = None,
     target: TargetOption = "zcu104",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Build folder; a second build there resumes.")] = Path(
-        "build/srq"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Build folder; the same command again resumes there.")
+    ] = Path("build/srq"),
     weights: WeightsOption = None,
     bits: BitsOption = None,
-    weight_bits: Annotated[int | None, typer.Option("--weight-bits", help="Bits of the weights.")] = None,
-    act_bits: Annotated[int | None, typer.Option("--act-bits", help="Bits of the activations.")] = None,
-    calib: Annotated[str, typer.Option("--calib", help="Calibration recipe: a name or a .yaml file.")] = DEFAULT_RECIPE,
-    calib_images: Annotated[
-        Path | None, typer.Option("--calib-images", help="Folder of low-resolution images; none: built-in ones.")
+    weight_bits: Annotated[
+        int | None, typer.Option("--weight-bits", help="Bits of the weights, instead of --bits.")
     ] = None,
+    act_bits: Annotated[
+        int | None, typer.Option("--act-bits", help="Bits of the activations, instead of --bits.")
+    ] = None,
+    calib: RecipeOption = None,
+    calib_images: CalibImagesOption = None,
     input_size: Annotated[
-        str, typer.Option("--input-size", metavar="HxW", help="Image size of the hardware.")
-    ] = "64x64",
+        str | None,
+        typer.Option(
+            "--input-size",
+            metavar="HxW",
+            help="Size of the images the hardware is built for, low resolution.",
+            show_default="x".join(map(str, DEFAULT_SIZE)),
+        ),
+    ] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frames per second wanted; none: what fits well.")] = None,
     stop_after: Annotated[
-        str | None, typer.Option("--stop-after", metavar="STEP", help="Stop behind this step.")
+        str | None,
+        typer.Option(
+            "--stop-after",
+            metavar="STEP",
+            help="Stop after this step: calibrate, export, lower, check, ... (log.txt names all).",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Quantize, export, lower, simulate, prove, and build for a target."""
+    """Quantize a network, prove its integer form bit for bit, and build it for a target."""
     from srq_hw.build.run import run_build, summary
     from srq_hw.progress import BuildProgress
     from srq_hw.show import print_report
 
+    _see_own_modules(model)
     options = BuildOptions(
         target=target,
         out=out,
@@ -93,7 +136,7 @@ def build(
         act_bits=act_bits if act_bits is not None else bits,
         recipe=calib,
         calib_images=calib_images,
-        input_size=parse_size(input_size),
+        input_size=None if input_size is None else parse_size(input_size),
         fps=fps,
         stop_after=stop_after,
     )
@@ -224,10 +267,8 @@ def evaluate(
     weights: WeightsOption = None,
     target: TargetOption = "zcu104",
     bits: BitsOption = None,
-    calib: Annotated[str, typer.Option("--calib", help="Calibration recipe: a name or a .yaml file.")] = DEFAULT_RECIPE,
-    calib_images: Annotated[
-        Path | None, typer.Option("--calib-images", help="Folder of low-resolution images; none: built-in ones.")
-    ] = None,
+    calib: RecipeOption = None,
+    calib_images: CalibImagesOption = None,
     float_only: Annotated[bool, typer.Option("--float", help="Only the float network.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -236,6 +277,7 @@ def evaluate(
     from srq_hw.progress import bar
     from srq_hw.show import print_quality
 
+    _see_own_modules(model)
     options = BuildOptions(
         target=target,
         out=Path(),
@@ -269,10 +311,9 @@ def doctor(as_json: JsonOption = False) -> None:
         return
     table = Table("tool", "found", "needed", "without it", "how to get it", box=None)
     for row in rows:
-        state = f"[green]{row.version}[/]" if row.usable else f"[yellow]{row.problem or 'missing'}[/]"
-        table.add_row(
-            row.name, state, str(row.needed or "any"), "" if row.usable else row.lost, "" if row.usable else row.get
-        )
+        state = f"[green]{row.version}[/]" if row.usable else f"[yellow]{escape(row.problem)}[/]"
+        remedy = ("", "") if row.usable else (escape(row.lost), escape(row.get))
+        table.add_row(row.name, state, row.needed or "any", *remedy)
     _out().print(table)
 
 
@@ -290,9 +331,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run a command line and return its exit status."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  (open as long as the process)
     try:
         app(arguments, prog_name="srq-hw")
     except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            return _fail("interrupted", 1)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except SrqError as error:
         return _fail(str(error), error.exit_code)
@@ -300,6 +346,8 @@ def run(arguments: list[str]) -> int:
         return _fail("not enough memory; use a smaller image or --input-size", 1)
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'standard output'}: {error.strerror or error}", 1)
     return 0
 
 

@@ -26,6 +26,8 @@ Real = npt.NDArray[np.float64]
 
 #: |acc * multiplier| and the rounding constant together stay below this, so int64 cannot wrap.
 PRODUCT_LIMIT = 1 << 62
+#: a shift stays within [-SHIFT_LIMIT, SHIFT_LIMIT]: int64 has no more bits to shift
+SHIFT_LIMIT = 62
 
 
 def int_range(bits: int, signed: bool, narrow: bool = False) -> tuple[int, int]:
@@ -131,7 +133,7 @@ def round_real(x: npt.ArrayLike, rounding: str) -> Real:
 
 
 def canonical_dyadic(multiplier: int, shift: int) -> tuple[int, int]:
-    """The same M / 2**S with common factors of two removed, S not below 0 by it; one form for one number."""
+    """The same M / 2**S with common factors of two removed; where S >= 0 one form for one number (S < 0 stays)."""
     while shift > 0 and multiplier % 2 == 0:
         multiplier, shift = multiplier >> 1, shift - 1
     return multiplier, shift

@@ -16,14 +16,15 @@ Advance = Callable[[int, int], None]
 
 
 def _bars() -> Progress:
+    shown = sys.stderr.isatty()
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
+        console=Console(stderr=True, quiet=not shown),  # a disabled bar would still end with an empty line
+        disable=not shown,
         transient=True,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from srq_hw.errors import InputError
@@ -41,23 +42,24 @@ def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
     """The verdict of a build: gates, quality, estimate, where to look."""
     network, quantization = report["network"], report["quantization"]
     console.print(
-        f"[bold]{network['name']}[/] x{network['scale']} on [bold]{report['target']}[/], "
-        f"W{quantization['weight_bits']}A{quantization['act_bits']}, recipe {quantization['recipe']}"
+        f"[bold]{escape(network['name'])}[/] x{network['scale']} on [bold]{report['target']}[/], "
+        f"W{quantization['weight_bits']}A{quantization['act_bits']}, recipe {escape(quantization['recipe'])}"
     )
     table = Table("gate", "", "", box=None, show_header=False)
     for gate in report["gates"]:
-        table.add_row(gate["name"], MARKS[gate["status"]], gate["detail"])
+        table.add_row(gate["name"], MARKS[gate["status"]], escape(gate["detail"]))
     console.print(table)
     for row in report["quality"]:
-        console.print(_quality_line(row))
+        console.print(_quality_line(row), markup=False)
     estimate = report["estimate"]
     if estimate:
         fits = "[green]fits[/]" if estimate["fits"] else "[bold red]does not fit[/]"
         console.print(
-            f"estimate: {estimate['fps']:.1f} frames/s at {estimate['clock_mhz']:g} MHz, {estimate['lut']:,} LUT, "
-            f"{estimate['dsp']:,} DSP, {estimate['bram36']:g} BRAM36, {estimate['uram']} URAM: {fits} {report['target']}"
+            f"estimate: {estimate['fps']:.1f} frames/s at {estimate['clock_mhz']:g} MHz, "
+            f"{estimate['lut']:,} LUT, {estimate['dsp']:,} DSP, {estimate['bram36']:g} BRAM36, "
+            f"{estimate['uram']} URAM: {fits} {report['target']}"
         )
-    console.print(f"{out / 'report.html'}   {out / 'report.json'}   {out / 'handoff'}")
+    console.print(f"{out / 'report.html'}   {out / 'report.json'}   {out / 'handoff'}", markup=False)
 
 
 def _quality_line(row: dict[str, Any]) -> str:
@@ -70,15 +72,19 @@ def _quality_line(row: dict[str, Any]) -> str:
 
 
 def print_quality(result: dict[str, Any], console: Console) -> None:
-    """One row per image and the mean."""
-    keys = [
-        key for key in ("bicubic", "float", "quantized", "integer") if result["mean"].get(f"psnr_{key}") is not None
-    ]
+    """One row per image and the mean; a PSNR of null is an image equal to the original."""
+    keys = [key for key in ("bicubic", "float", "quantized", "integer") if f"ssim_{key}" in result["images"][0]]
     table = Table("image", *[f"{key} PSNR / SSIM" for key in keys], box=None)
     for row in [*result["images"], {"name": "mean", **result["mean"]}]:
-        table.add_row(row["name"], *[f"{row[f'psnr_{key}']:.3f} / {row[f'ssim_{key}']:.4f}" for key in keys])
-    console.print(f"{result['network']} x{result['scale']} on {result['data']}")
+        table.add_row(
+            escape(row["name"]), *[f"{_decibels(row[f'psnr_{key}'])} / {row[f'ssim_{key}']:.4f}" for key in keys]
+        )
+    console.print(f"{result['network']} x{result['scale']} on {result['data']}", markup=False)
     console.print(table)
+
+
+def _decibels(psnr: float | None) -> str:
+    return "equal" if psnr is None else f"{psnr:.3f}"
 
 
 def print_check(
@@ -90,15 +96,15 @@ def print_check(
     table = Table("node", "op", "type", "reach", "bits", "legal", box=None)
     for node in graph.nodes:
         proof = by_node.get(node.name)
-        reach = f"[{proof.lo}, {proof.hi}]" if proof else ""
+        reach = f"{proof.lo} .. {proof.hi}" if proof else ""
         bits = f"{proof.bits} of {proof.limit_bits}" if proof else ""
         legal = "[red]no[/]" if node.name in bad else "[green]yes[/]"
-        table.add_row(node.name, node.op, graph.tensors[node.output].dtype, reach.replace("[", "\\["), bits, legal)
+        table.add_row(escape(node.name), node.op, graph.tensors[node.output].dtype, reach, bits, legal)
     console.print(table)
     for problem in problems:
         console.print(str(problem), markup=False)
     verdict = "legal" if not problems else f"{len(problems)} rules broken"
-    console.print(f"{graph.name} on {target.name}: {verdict}, content {graph.content_sha256[:16]}")
+    console.print(f"{graph.name} on {target.name}: {verdict}, content {graph.content_sha256[:16]}", markup=False)
 
 
 def simulate_image(model: str, image: Path, out: Path, target: str, slow: bool, tile: int | None) -> dict[str, Any]:
@@ -106,6 +112,8 @@ def simulate_image(model: str, image: Path, out: Path, target: str, slow: bool, 
     from srq_hw.evaluate.images import read_rgb, write_png
     from srq_hw.simulate import fast, reference
 
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out {out}: a PNG is written; give a path that ends in .png")
     graph = read_graph(model, load_target(target))
     pixels = read_rgb(image)
     started = time.perf_counter()

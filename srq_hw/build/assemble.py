@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,21 @@ def _network(session: Session) -> dict[str, Any]:
     own = None if session.options.is_file else session.network
     return {
         "name": own.name if own else graph.name,
-        "source": own.source if own else f"QONNX file {session.options.model}",
+        "source": _source(session),
         "weights_sha256": own.weights_sha256 if own else None,
         "scale": graph.upscale,
         "parameters": sum(n.params["weight"].size + n.params["bias"].size for n in graph.nodes if n.op == "Conv"),
         "macs_per_pixel": macs_per_pixel(graph),
         "input_size": list(session.size),
     }
+
+
+def _source(session: Session) -> str:
+    """Where the weights come from; a file by its name alone, for a report holds no path of this machine."""
+    options = session.options
+    if options.is_file:
+        return f"QONNX file {Path(options.model or '').name}"
+    return options.weights.name if options.weights is not None else session.network.source
 
 
 def _requant_text(session: Session) -> str:

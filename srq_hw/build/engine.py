@@ -138,7 +138,7 @@ def _recorded(path: Path, key: str, step: Step, folder: Path) -> float | None:
 
 
 def _scratch(folder: Path, step: str) -> Path:
-    """An empty folder with a name of its own: a worker that outlives a killed build may still write into the old one."""
+    """An empty folder with a name of its own: a worker that outlives a killed build may write into the old one."""
     parent = folder / STATE / "scratch" / step
     shutil.rmtree(parent, ignore_errors=True)
     parent.mkdir(parents=True, exist_ok=True)

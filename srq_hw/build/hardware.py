@@ -63,9 +63,7 @@ def _oracle(session: Session) -> Step:
             }
         write_json(scratch / ORACLE_RESULT, row)
 
-    return Step(
-        "oracle_finn", lambda: image_sha256(session.tile), ("graph.json", "finn"), (ORACLE_RESULT,), run
-    )
+    return Step("oracle_finn", lambda: image_sha256(session.tile), ("graph.json", "finn"), (ORACLE_RESULT,), run)
 
 
 def _handoff(session: Session) -> Step:

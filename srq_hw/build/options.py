@@ -19,7 +19,11 @@ QONNX_SUFFIXES = (".qonnx", ".onnx")
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Options of one build; see `srq-hw build --help`. model: None (embedded default), a name, pkg.module:factory or a file."""
+    """Options of one build; see `srq-hw build --help`.
+
+    model: None (embedded default), a name, pkg.module:factory or a file. None elsewhere is what the user left out: then
+    bits are the target's, recipe DEFAULT_RECIPE, input_size DEFAULT_SIZE.
+    """
 
     target: str
     out: Path
@@ -27,9 +31,9 @@ class BuildOptions:
     weights: Path | None = None
     weight_bits: int | None = None
     act_bits: int | None = None
-    recipe: str = DEFAULT_RECIPE
+    recipe: str | None = None
     calib_images: Path | None = None
-    input_size: tuple[int, int] = DEFAULT_SIZE
+    input_size: tuple[int, int] | None = None
     fps: float | None = None
     stop_after: str | None = None
 
@@ -46,6 +50,38 @@ def parse_size(text: str) -> tuple[int, int]:
     if not match or not all(low <= int(side) <= high for side in match.groups()):
         raise InputError(f"--input-size {text!r}: wanted HxW, each side {low} to {high}, for example 64x64")
     return int(match.group(1)), int(match.group(2))
+
+
+def check_file_options(options: BuildOptions, size: tuple[int, int] | None) -> None:
+    """A QONNX file decides these itself: InputError for an option that would be ignored, or a size out of range.
+
+    size: (height, width) the file is made for; None where it leaves them open.
+    """
+    given = {
+        "--weights": options.weights,
+        "--bits, --weight-bits": options.weight_bits,
+        "--bits, --act-bits": options.act_bits,
+        "--calib": options.recipe,
+        "--calib-images": options.calib_images,
+    }
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(
+                f"{name} {value}: {options.model} is quantized already and brings its own; leave it out, or build from "
+                "the float network"
+            )
+    if size is None:
+        return
+    low, high = SIZE_LIMITS
+    if options.input_size is not None and options.input_size != size:
+        raise InputError(
+            f"--input-size {options.input_size[0]}x{options.input_size[1]}: {options.model} is made for "
+            f"{size[0]}x{size[1]} (HxW); leave the option out"
+        )
+    if not all(low <= side <= high for side in size):
+        raise InputError(
+            f"{options.model}: made for {size[0]}x{size[1]} images (HxW); each side must be {low} to {high}"
+        )
 
 
 def check_fps(fps: float | None) -> None:

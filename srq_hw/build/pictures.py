@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,12 @@ def to_uint8(values: npt.NDArray[Any]) -> Image:
     return np.ascontiguousarray(np.clip(values, 0, 255).astype(np.uint8))
 
 
-def measure(versions: dict[str, Image], hr: Image, border: int) -> dict[str, float]:
-    """psnr_* and ssim_* on Y of every version against the original."""
-    found = {}
+def measure(versions: dict[str, Image], hr: Image, border: int) -> dict[str, float | None]:
+    """psnr_* and ssim_* on Y of every version against the original; psnr None where the two are equal (infinite)."""
+    found: dict[str, float | None] = {}
     for name, image in versions.items():
-        found[f"psnr_{name}"] = round(psnr_y(image, hr, border), 4)
+        psnr = psnr_y(image, hr, border)
+        found[f"psnr_{name}"] = round(psnr, 4) if isfinite(psnr) else None
         found[f"ssim_{name}"] = round(ssim_y(image, hr, border), 5)
     return found
 
@@ -81,7 +83,7 @@ def measure(versions: dict[str, Image], hr: Image, border: int) -> dict[str, flo
 def average(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """One line of the quality table; null where a version does not exist."""
     keys = [f"{kind}_{which}" for kind in ("psnr", "ssim") for which in ("bicubic", "float", "quantized", "integer")]
-    means = {key: _mean([row[key] for row in rows if key in row]) for key in keys}
+    means = {key: _mean([row[key] for row in rows if row.get(key) is not None]) for key in keys}
     return {"set": name, "images": len(rows), **means}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import Any, Protocol
 
 from srq_hw.build.assemble import assemble
 from srq_hw.build.engine import StepRecord, locked, run_step, write_json, write_text
-from srq_hw.build.options import BuildOptions, check_fps, prepare_folder
+from srq_hw.build.options import BuildOptions, check_file_options, check_fps, prepare_folder
 from srq_hw.build.session import Session
 from srq_hw.build.steps import build_steps
-from srq_hw.errors import InputError, RunError
+from srq_hw.errors import InputError, RunError, SrqError
+from srq_hw.exchange.lower import image_size
 from srq_hw.report.html import write_html
 from srq_hw.report.schema import validate
+
+#: bytes; with less than this left, a failed step failed for want of space
+FULL_DISK = 1 << 18
 
 
 class Watcher(Protocol):
@@ -40,12 +45,12 @@ def run_build(options: BuildOptions, watcher: Watcher) -> dict[str, Any] | None:
     check_fps(options.fps)
     session = Session(options)
     _check_inputs(session)
+    steps = build_steps(session, watcher.advanced)
+    names = [step.name for step in steps]
+    if options.stop_after is not None and options.stop_after not in names:
+        raise InputError(f"--stop-after {options.stop_after!r}: steps of this build are {', '.join(names)}")
     prepare_folder(options.out)
     with _disk_errors(options.out), locked(options.out):
-        steps = build_steps(session, watcher.advanced)
-        names = [step.name for step in steps]
-        if options.stop_after is not None and options.stop_after not in names:
-            raise InputError(f"--stop-after {options.stop_after!r}: steps of this build are {', '.join(names)}")
         records: list[StepRecord] = []
         for number, step in enumerate(steps, 1):
             watcher.step_started(step.name, number, len(steps))
@@ -66,9 +71,7 @@ def _check_inputs(session: Session) -> None:
     """Read everything the user gave before the build folder is touched."""
     _ = session.target
     if session.options.is_file:
-        if session.options.weights is not None:
-            raise InputError("--weights: a QONNX file carries its own weights; leave the option out")
-        _ = session.foreign
+        check_file_options(session.options, image_size(session.foreign))
         return
     _ = session.recipe
     _ = session.plan
@@ -98,6 +101,14 @@ def _disk_errors(out: Path) -> Iterator[None]:
         where = error.filename or out
         raise RunError(
             f"{where}: {error.strerror or error}; free some space or choose another --out, then run again"
+        ) from error
+    except SrqError as error:  # a worker or a writer on a full disk fails in its own words
+        free = shutil.disk_usage(out).free
+        if free >= FULL_DISK:
+            raise
+        raise RunError(
+            f"{out}: the disk is full ({free} bytes left); free some space or choose another --out, then run again. "
+            f"Failed: {error}"
         ) from error
 
 

@@ -9,9 +9,11 @@ from typing import Any
 from srq_hw.build.options import BuildOptions
 from srq_hw.build.pictures import average, measure, run_quantized, to_uint8
 from srq_hw.build.session import Session
+from srq_hw.errors import InputError
 from srq_hw.evaluate.datasets import Pair, make_pair
 from srq_hw.evaluate.demo import demo_images
 from srq_hw.evaluate.images import list_images, read_rgb
+from srq_hw.evaluate.metrics import SSIM_WINDOW
 from srq_hw.evaluate.resize import upscale
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
@@ -69,4 +71,17 @@ def _pairs(data: Path | None, scale: int) -> tuple[int, Iterator[Pair]]:
         images = demo_images()
         return len(images), (make_pair(item.name, item.rgb, scale) for item in images)
     paths = list_images(data)
-    return len(paths), (make_pair(path.stem, read_rgb(path), scale) for path in paths)
+    return len(paths), (_pair(path, scale) for path in paths)
+
+
+def _pair(path: Path, scale: int) -> Pair:
+    """A user's image with its low-resolution version; InputError where too little is left for SSIM's window."""
+    image = read_rgb(path)
+    wanted = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale
+    if min(image.shape[:2]) < wanted:
+        raise InputError(
+            f"{path}: {image.shape[1]}x{image.shape[0]} pixels; at least {wanted}x{wanted} are needed to score "
+            f"x{scale} ({scale} pixels are cut off each side, and SSIM looks at {SSIM_WINDOW}x{SSIM_WINDOW}); "
+            "use a larger image"
+        )
+    return make_pair(path.stem, image, scale)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from srq_hw.build.engine import sha256_file, sha256_json
-from srq_hw.build.options import BuildOptions
+from srq_hw.build.options import DEFAULT_RECIPE, DEFAULT_SIZE, BuildOptions
 from srq_hw.errors import InputError
 from srq_hw.evaluate.datasets import Pair, make_pair
 from srq_hw.evaluate.demo import demo_calibration_images, demo_images
@@ -51,7 +51,7 @@ class Session:
 
     @cached_property
     def recipe(self) -> Recipe:
-        return load_recipe(self.options.recipe)
+        return load_recipe(self.options.recipe or DEFAULT_RECIPE)
 
     @cached_property
     def foreign(self) -> onnx.ModelProto:
@@ -81,7 +81,8 @@ class Session:
     @cached_property
     def size(self) -> tuple[int, int]:
         """Image size (height, width) of the exported files and of the FINN design."""
-        return (image_size(self.foreign) if self.options.is_file else None) or self.options.input_size
+        own = image_size(self.foreign) if self.options.is_file else None
+        return own or self.options.input_size or DEFAULT_SIZE
 
     # --- results of earlier steps ---------------------------------------------------------------------------------
 

@@ -89,6 +89,8 @@ class _Builder:
         if quant.negative_multiplier is not None:
             params["negative_multiplier"] = quant.negative_multiplier
         lo, hi = quant.point.range
+        if self.frozen.plan.layer(quant.point.source).op == "relu":
+            lo = max(lo, 0)  # signed behind a ReLU where a concat wants one type
         attrs: dict[str, Attr] = {"rounding": self.frozen.rounding, "lo": lo, "hi": hi, "zero_point": 0}
         tensor = self.tensors[source]
         self.emit(

@@ -85,14 +85,22 @@ def _cross_check(graph: IntGraph, requant: str | None, source: str) -> None:
     """Our own files carry M and S in clear: what the scales gave back must be the same integers."""
     if requant is None:
         return
-    stored = json.loads(requant)
+    try:
+        stored = {
+            name: {key: np.array(item[key], np.int64) for key in ("multiplier", "shift")}
+            for name, item in json.loads(requant).items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise InputError(
+            f"{source}: metadata {META_PREFIX}requant is damaged ({type(error).__name__}: {error}). Export it again."
+        ) from error
     for node in graph.nodes:
         if node.op != "Requant" or node.name not in stored:
             continue
         for key in ("multiplier", "shift"):
-            if not np.array_equal(node.params[key], np.array(stored[node.name][key], np.int64)):
+            if not np.array_equal(node.params[key], stored[node.name][key]):
                 raise InputError(
                     f"{source}, node {node.name}: the scales give {key} {node.params[key].tolist()[:4]}…, the metadata "
-                    f"says {stored[node.name][key][:4]}…; the file was edited or lowered for another target. "
+                    f"says {stored[node.name][key].tolist()[:4]}…; the file was edited or lowered for another target. "
                     "Export it again."
                 )

@@ -10,8 +10,18 @@ import onnx
 from onnx import numpy_helper
 
 from srq_hw.exchange.lower_quant import lower_quant
-from srq_hw.exchange.values import Accumulator, Const, ImageInput, Lowering, Quantized, Real, Value, attributes
-from srq_hw.fixedpoint import bits_for, dyadic
+from srq_hw.exchange.values import (
+    Accumulator,
+    Const,
+    ImageInput,
+    Lowering,
+    Quantized,
+    Real,
+    Value,
+    attributes,
+    per_channel,
+)
+from srq_hw.fixedpoint import SHIFT_LIMIT, bits_for, dyadic
 from srq_hw.graph.ir import Node, Tensor
 from srq_hw.quantize.requant import multiplier_bits
 from srq_hw.target import Target
@@ -61,7 +71,7 @@ def _conv(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
         raise state.error(node, ", ".join(wrong), "Stride 1 and same padding are possible.")
     outs = weight.integers.shape[0]
     step = weight.step.reshape(-1)
-    if step.size not in (1, outs) or (step.size > 1 and weight.step.shape[0] != outs):
+    if step.size != 1 and weight.step.shape != (outs, 1, 1, 1):
         raise state.error(node, f"weight scale of shape {weight.step.shape}", "One per tensor or per output channel.")
     lsb: Real = x.scale * step
     bias = np.zeros(outs)
@@ -106,6 +116,8 @@ def _sum(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
     ma = mb = 1
     if abs(ratio - 1) > 1e-6:
         m, s = dyadic(ratio, multiplier_bits(target))
+        if abs(s) >= SHIFT_LIMIT - m.bit_length():
+            raise state.error(node, f"scales {a.scale:g} and {b.scale:g} are too far apart", "Drop the smaller one.")
         ma, mb = (m, 1 << s) if s >= 0 else (m << -s, 1)
     tensor, name = state.tensors[a.tensor], node.output[0]
     state.emit(
@@ -121,7 +133,7 @@ def _add_const(state: Lowering, node: onnx.NodeProto, value: Value, constant: Re
         raise state.error(
             node, "changes the image before its quantizer", "Quantize the image first (step of one grey level)."
         )
-    flat = constant.reshape(-1)
+    flat = per_channel(state, node, constant)
     readers = state.readers(node.output[0])
     floors = [
         r for r in readers if r.op_type == "Quant" and attributes(r).get("rounding_mode", "ROUND").upper() == "FLOOR"
@@ -170,7 +182,7 @@ def _div(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
 
 def _scaled(state: Lowering, node: onnx.NodeProto, value: Value, factor: Real) -> Value:
     """A constant factor only changes what an integer means; a negative one flips the convolution's weights."""
-    flat = factor.reshape(-1)
+    flat = per_channel(state, node, factor)
     if not flat.all():
         raise state.error(node, "multiplies by 0", "Remove the branch.")
     if isinstance(value, Accumulator) and value.half is None:
@@ -185,8 +197,8 @@ def _scaled(state: Lowering, node: onnx.NodeProto, value: Value, factor: Real) -
 def _batch_norm(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
     gamma, beta, mean, var = (state.const(node, i, "a BatchNorm parameter").array for i in range(1, 5))
     scale = gamma / np.sqrt(var + float(attributes(node).get("epsilon", 1e-5)))
-    value = _scaled(state, node, state.value(node, 0), scale)
-    return _add_const(state, node, value, beta - mean * scale)
+    value = _scaled(state, node, state.value(node, 0), scale[:, None, None])
+    return _add_const(state, node, value, (beta - mean * scale)[:, None, None])
 
 
 # --- activations --------------------------------------------------------------------------------------------------
@@ -209,7 +221,7 @@ def _relu(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
 
 
 def _prelu(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
-    return _with_slope(state, node, state.const(node, 1, "slope").array.reshape(-1), target)
+    return _with_slope(state, node, per_channel(state, node, state.const(node, 1, "slope").array), target)
 
 
 def _leaky(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
@@ -262,6 +274,14 @@ def _resize(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
     if settings.get("mode", "nearest") != "nearest" or list(scales) != [1, 1, factor, factor] or factor < 2:
         raise state.error(
             node, f"mode {settings.get('mode')} scales {scales.tolist()}", "Nearest by a whole factor is possible."
+        )
+    way = (settings.get("coordinate_transformation_mode", "half_pixel"), settings.get("nearest_mode", "round"))
+    centred = way[0] in ("half_pixel", "pytorch_half_pixel") and str(way[1]).startswith("round")
+    if node.op_type == "Resize" and way != ("asymmetric", "floor") and not centred:
+        raise state.error(
+            node,
+            f"takes pixels by {way[0]} and {way[1]}",
+            "asymmetric with floor, or half_pixel with round, repeats pixels.",
         )
     tensor, name = state.tensors[x.tensor], node.output[0]
     state.emit(

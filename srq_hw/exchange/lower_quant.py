@@ -14,6 +14,7 @@ from srq_hw.exchange.values import (
     Quantized,
     Value,
     attributes,
+    bit_width,
     quantize_const,
     rounding_of,
 )
@@ -42,10 +43,12 @@ def lower_quant(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
         raise state.error(
             node, f"zero point {float(zero.reshape(-1)[0]):g}; target {target.name} has none", "Quantize symmetrically."
         )
-    step, width = float(scale.reshape(-1)[0]), int(bits)
+    if zero.size != 1 or float(zero.reshape(-1)[0]) != np.rint(zero.reshape(-1)[0]):
+        raise state.error(node, f"zero point {zero.reshape(-1)[:4].tolist()}", "One whole number is possible.")
+    step, width = float(scale.reshape(-1)[0]), bit_width(state, node, bits)
     settings = attributes(node)
     lo, hi = int_range(width, bool(settings.get("signed", 1)), bool(settings.get("narrow", 0)))
-    kind = _Type(width, bool(settings.get("signed", 1)), lo, hi, int(zero.reshape(-1)[0]) if zero.size else 0)
+    kind = _Type(width, bool(settings.get("signed", 1)), lo, hi, int(zero.reshape(-1)[0]))
     rounding = rounding_of(state, node)
     if isinstance(value, ImageInput):
         return _image(state, node, value, step, kind, rounding, target)
@@ -129,7 +132,12 @@ def lower_output(state: Lowering, target: Target) -> str:
         return value.tensor
     if tensor.zero_point:
         raise InputError(f"{state.source}: output {name} has zero point {tensor.zero_point}; make it 0")
-    multiplier, shift = multipliers(np.array([value.scale / state.image_scale]), target)
+    try:
+        multiplier, shift = multipliers(np.array([value.scale / state.image_scale]), target)
+    except ValueError as error:
+        raise InputError(
+            f"{state.source}: output {name} is not in grey levels: {error}. Make its step one grey level."
+        ) from error
     attrs = {"rounding": target.integer.requant.rounding, "lo": 0, "hi": 255, "zero_point": 0}
     return state.emit(
         Node(

@@ -16,6 +16,9 @@ from srq_hw.graph.ir import Int, Node, Tensor
 
 Real = npt.NDArray[np.float64]
 
+#: widest integer a Quant node may make
+WIDEST = 32
+
 #: rounding_mode of a Quant node -> our rule (qonnx also accepts HALF_EVEN for ROUND)
 ROUNDING_MODES = {rule.qonnx: name for name, rule in ROUNDINGS.items() if rule.qonnx} | {"HALF_EVEN": "half_even"}
 
@@ -91,13 +94,15 @@ class Lowering:
 
     def value(self, node: onnx.NodeProto, index: int) -> Value:
         """Value of an input."""
-        name = node.input[index]
+        name = node.input[index] if index < len(node.input) else ""
         if name not in self.values:
             raise self.error(node, f"reads {name!r}, which nothing makes", "Check the file with onnx.checker.")
         return self.values[name]
 
     def const(self, node: onnx.NodeProto, index: int, what: str) -> Const:
         """A constant input, or an error that says what it should be."""
+        if index >= len(node.input) or not node.input[index]:
+            raise self.error(node, f"{what} is missing (input {index})", "Check the file with onnx.checker.")
         value = self.value(node, index)
         if not isinstance(value, Const):
             raise self.error(node, f"{what} is computed, not a constant", "Fold constants before export.")
@@ -119,8 +124,14 @@ class Lowering:
         """Index of the Conv that makes the accumulator, if it may still be changed (nothing else reads it)."""
         for index, node in enumerate(self.nodes):
             if node.output == acc.tensor and node.op == "Conv":
-                return None if any(acc.tensor in other.inputs for other in self.nodes) else index
+                return index if self._read_once(acc.tensor) else None
         return None
+
+    def _read_once(self, tensor: str) -> bool:
+        """Whether every value from the accumulator to here has one reader: no branch sees it unchanged."""
+        names = [name for name, v in self.values.items() if isinstance(v, Accumulator) and v.tensor == tensor]
+        branched = any(len(self.readers(name)) > 1 for name in names)
+        return not branched and not any(tensor in other.inputs for other in self.nodes)
 
     def add_bias(self, acc: Accumulator, real: Real) -> bool:
         """Put a real per-channel constant into the convolution's bias; False where there is no such convolution."""
@@ -144,6 +155,23 @@ class Lowering:
         return True
 
 
+def per_channel(state: Lowering, node: onnx.NodeProto, values: Real) -> Real:
+    """A constant beside a feature map as (1,) or (C,). ONNX aligns axes from the right: (C, 1, 1), not (C,)."""
+    if values.size > 1 and (values.ndim < 3 or values.shape[-3] != values.size):
+        raise state.error(
+            node, f"a constant of shape {values.shape} varies over the image", "One number or (C, 1, 1) is possible."
+        )
+    return values.reshape(-1)
+
+
+def bit_width(state: Lowering, node: onnx.NodeProto, values: Real) -> int:
+    """Bit width of a Quant node: one whole number."""
+    flat = values.reshape(-1)
+    if flat.size != 1 or flat[0] != np.rint(flat[0]) or not 1 <= flat[0] <= WIDEST:
+        raise state.error(node, f"bit width {flat[:4].tolist()}", f"One whole number from 1 to {WIDEST} is possible.")
+    return int(flat[0])
+
+
 def attributes(node: onnx.NodeProto) -> dict[str, Any]:
     """Attributes as Python values, bytes as text."""
     found = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
@@ -156,9 +184,12 @@ def quantize_const(state: Lowering, node: onnx.NodeProto, value: Const) -> Const
     step, zero, bits = (state.const(node, i, w).array for i, w in ((1, "scale"), (2, "zero point"), (3, "bit width")))
     if zero.any():
         raise state.error(node, "constant with a zero point", "Quantize weights symmetrically.")
-    lo, hi = int_range(int(bits), bool(settings.get("signed", 1)), bool(settings.get("narrow", 0)))
+    if not (np.isfinite(step).all() and (step > 0).all()):
+        raise state.error(node, "a scale that is not positive and finite", "Every scale must be above 0.")
+    width = bit_width(state, node, bits)
+    lo, hi = int_range(width, bool(settings.get("signed", 1)), bool(settings.get("narrow", 0)))
     integers = np.clip(round_real(value.array / step, rounding_of(state, node)), lo, hi).astype(np.int64)
-    return Const(integers * step, integers, step, int(bits))
+    return Const(integers * step, integers, step, width)
 
 
 def rounding_of(state: Lowering, node: onnx.NodeProto) -> str:

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from srq_hw.errors import InputError
 from srq_hw.fixedpoint import PRODUCT_LIMIT, bits_for
 from srq_hw.graph.ir import IntGraph, Node
 from srq_hw.graph.ops import OPS, Bounds
 from srq_hw.target import Target
+
+#: ops that move integers about: the output has the type of the input
+SAME_TYPE_OPS = ("Concat", "DepthToSpace", "ResizeNearest")
+#: widest tensor int64 can hold with room for a sign
+WIDEST = 62
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,15 @@ def verify(graph: IntGraph) -> None:
     names: set[str] = set()
     if graph.input not in graph.tensors:
         raise InputError(f"graph {graph.name}: input {graph.input!r} has no tensor entry")
+    for key, tensor in graph.tensors.items():
+        if key != tensor.name or tensor.channels < 1 or not 1 <= tensor.bits <= WIDEST or tensor.upscale < 1:
+            raise InputError(
+                f"graph {graph.name}, tensor {key}: {tensor}; wanted the same name, channels and upscale "
+                f">= 1, 1 to {WIDEST} bits"
+            )
+    reach = {graph.input: Bounds.of(graph.tensors[graph.input])}
     for node in graph.nodes:
-        complaint = _node_problem(graph, node, known, names)
+        complaint = _node_problem(graph, node, known, names) or _type_problem(graph, node, reach)
         if complaint:
             raise InputError(f"graph {graph.name}, node {node.name} ({node.op}): {complaint}")
         known.add(node.output)
@@ -83,6 +97,11 @@ def _node_problem(graph: IntGraph, node: Node, known: set[str], names: set[str])
     }
     if bad_attrs:
         return f"attributes {sorted(bad_attrs)} are missing, unknown or of the wrong type; wanted {sorted(spec.attrs)}"
+    no_integers = [
+        key for key, value in node.params.items() if not isinstance(value, np.ndarray) or value.dtype != np.int64
+    ]
+    if no_integers:
+        return f"parameters {no_integers} are no int64 arrays"
     needed = {key for key, required in spec.params.items() if required}
     if not needed <= node.params.keys() <= spec.params.keys():
         return f"parameters {sorted(node.params)}; wanted {sorted(spec.params)}"
@@ -93,6 +112,24 @@ def _node_problem(graph: IntGraph, node: Node, known: set[str], names: set[str])
     out = graph.tensors[node.output]
     if spec.shape(node, ins) != (out.channels, out.upscale):
         return f"output is declared {out.channels} channels x{out.upscale}; the node makes {spec.shape(node, ins)}"
+    return None
+
+
+def _type_problem(graph: IntGraph, node: Node, reach: dict[str, Bounds]) -> str | None:
+    """Whether the declared type of the output is the one the node makes; fills in the output's interval."""
+    ins, out = [graph.tensors[name] for name in node.inputs], graph.tensors[node.output]
+    if node.op in SAME_TYPE_OPS:
+        wanted = (ins[0].dtype, ins[0].zero_point)
+        if (out.dtype, out.zero_point) != wanted:
+            return f"output is declared {out.dtype} zero point {out.zero_point}; the node passes {wanted} on"
+    if node.op == "Requant" and out.zero_point != node.int_attr("zero_point"):
+        return f"output is declared with zero point {out.zero_point}; the node makes {node.int_attr('zero_point')}"
+    reach[node.output] = OPS[node.op].bounds(node, ins, [reach[name] for name in node.inputs])
+    lo, hi = _ends(reach[node.output])
+    if node.op == "Requant":
+        lo, hi = node.int_attr("lo"), node.int_attr("hi")
+    if lo < out.range[0] or hi > out.range[1]:
+        return f"output is declared {out.dtype} {out.range}; the node makes {lo} to {hi}"
     return None
 
 
@@ -245,12 +282,12 @@ def _requant_rule(graph: IntGraph, node: Node, target: Target, reach: Reach) -> 
     factors = [multiplier] + [node.params[key] for key in ("negative_multiplier",) if key in node.params]
     widest = max(int(factor.max()) for factor in factors)
     limit = 1 if rule.kind == "pow2" else (1 << (rule.multiplier_bits or 1)) - 1
-    if int(multiplier.max()) > limit:
+    if widest > limit:
         found.append(
             Diagnostic(
                 node.name,
                 f"integer.requant ({rule.kind})",
-                f"multiplier {int(multiplier.max())}",
+                f"multiplier {widest}",
                 f"<= {limit}",
                 "Requantize with the target's kind.",
             )
@@ -322,6 +359,34 @@ def _scale_rule(graph: IntGraph, node: Node, target: Target, reach: Reach) -> li
     return []
 
 
+def _shuffle_rule(graph: IntGraph, node: Node, target: Target, reach: Reach) -> list[Diagnostic]:
+    limits = target.integer.ops.DepthToSpace
+    if node.op != "DepthToSpace" or limits is None:
+        return []
+    block, mode, found = node.int_attr("block"), node.str_attr("mode"), []
+    if block > limits.block_max:
+        found.append(
+            Diagnostic(
+                node.name,
+                "integer.ops.DepthToSpace.block_max",
+                f"block {block}",
+                f"<= {limits.block_max}",
+                "Shuffle in two steps or use a network of a smaller scale.",
+            )
+        )
+    if mode not in limits.modes:
+        found.append(
+            Diagnostic(
+                node.name,
+                "integer.ops.DepthToSpace.modes",
+                mode,
+                ", ".join(limits.modes),
+                "Reorder the channels of the convolution in front.",
+            )
+        )
+    return found
+
+
 RULES: tuple[Callable[[IntGraph, Node, Target, Reach], list[Diagnostic]], ...] = (
     _op_rule,
     _weight_rule,
@@ -329,4 +394,5 @@ RULES: tuple[Callable[[IntGraph, Node, Target, Reach], list[Diagnostic]], ...] =
     _requant_rule,
     _activation_rule,
     _scale_rule,
+    _shuffle_rule,
 )

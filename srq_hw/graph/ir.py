@@ -145,18 +145,18 @@ class IntGraph:
                 output=data["output"],
                 nodes=tuple(_node_from(item) for item in data["nodes"]),
                 tensors={item["name"]: Tensor(**item) for item in data["tensors"]},
-                metadata=data["metadata"],
+                metadata={str(key): str(value) for key, value in data["metadata"].items()},
             )
-            stored = data["content_sha256"]
+            stored, found = data["content_sha256"], graph.content_sha256
         except InputError:
             raise
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"{source}: not an IntGraph written by srq-hw ({type(error).__name__}: {error})"
             ) from error
-        if graph.content_sha256 != stored:
+        if found != stored:
             raise InputError(
-                f"{source}: content hash is {graph.content_sha256[:12]}…, the file says {str(stored)[:12]}…; "
+                f"{source}: content hash is {found[:12]}…, the file says {str(stored)[:12]}…; "
                 "the file was changed after it was written. Build it again."
             )
         return graph

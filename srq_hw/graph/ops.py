@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from srq_hw.fixedpoint import ROUNDINGS, requantize
+from srq_hw.fixedpoint import PRODUCT_LIMIT, ROUNDINGS, SHIFT_LIMIT, requantize
 from srq_hw.graph.ir import Int, Node, Tensor
 
 Ins = Sequence[Tensor]
@@ -65,7 +65,7 @@ def _conv_problems(node: Node, ins: Ins) -> list[str]:
     elif groups < 1 or weight.shape[0] % groups or weight.shape[1] * groups != ins[0].channels:
         found.append(f"weight {weight.shape} with groups {groups} does not fit {ins[0].channels} input channels")
     if bias.shape != weight.shape[:1]:
-        found.append(f"bias has shape {bias.shape}; wanted ({weight.shape[0]},)")
+        found.append(f"bias has shape {bias.shape}; wanted {weight.shape[:1]}")
     return found
 
 
@@ -112,6 +112,9 @@ def _requant_problems(node: Node, ins: Ins) -> list[str]:
             found.append(f"{key} has shape {values.shape}; wanted (1,) or ({ins[0].channels},)")
         if values is not None and key != "shift" and (values < 0).any():
             found.append(f"{key} has a negative value {int(values.min())}; a requantization must not fall")
+    shift = node.params["shift"]
+    if shift.size and max(abs(int(shift.min())), abs(int(shift.max()))) > SHIFT_LIMIT:
+        found.append(f"shift {int(shift.min())}..{int(shift.max())}; wanted -{SHIFT_LIMIT} to {SHIFT_LIMIT}")
     if node.str_attr("rounding") not in ROUNDINGS:
         found.append(f"rounding {node.attrs['rounding']!r} is none of {', '.join(ROUNDINGS)}")
     if node.int_attr("lo") > node.int_attr("hi"):
@@ -154,8 +157,9 @@ def _add_problems(node: Node, ins: Ins) -> list[str]:
             f"inputs differ in shape: {ins[0].channels} channels x{ins[0].upscale} and "
             f"{ins[1].channels} x{ins[1].upscale}"
         )
-    if len(node.ints_attr("multipliers")) != 2 or min(node.ints_attr("multipliers")) < 1:
-        found.append(f"multipliers {node.attrs['multipliers']!r}; wanted two integers >= 1")
+    pair = node.ints_attr("multipliers")
+    if len(pair) != 2 or not all(isinstance(item, int) and 1 <= item < PRODUCT_LIMIT for item in pair):
+        found.append(f"multipliers {pair!r}; wanted two integers from 1 to 2**62 - 1")
     return found
 
 

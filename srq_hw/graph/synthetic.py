@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from srq_hw.fixedpoint import dyadic, int_range
+from srq_hw.fixedpoint import bits_for, dyadic, int_range
 from srq_hw.graph.check import verify
 from srq_hw.graph.ir import Attr, IntGraph, Node, Tensor
+from srq_hw.graph.ops import OPS, Bounds
 
 
 class GraphBuilder:
@@ -22,11 +23,18 @@ class GraphBuilder:
         self.tensors[node.output] = Tensor(node.output, channels, bits, signed, upscale, zero_point)
         return node.output
 
+    def _accumulator_bits(self, node: Node) -> int:
+        """32, or more where inputs of these types can reach more."""
+        ins = [self.tensors[name] for name in node.inputs]
+        reach = OPS[node.op].bounds(node, ins, [Bounds.of(tensor) for tensor in ins])
+        return max(32, bits_for(int(reach.lo.min()), int(reach.hi.max()), signed=True))
+
     def conv(self, source: str, weight: np.ndarray, bias: np.ndarray, name: str, groups: int = 1) -> str:
-        """Conv to a 32-bit accumulator. weight (O, I/g, kh, kw), bias (O,), integers."""
+        """Conv to an accumulator of 32 bits, or what it needs. weight (O, I/g, kh, kw), bias (O,), integers."""
         params = {"weight": weight.astype(np.int64), "bias": bias.astype(np.int64)}
         node = Node("Conv", name, (source,), name, {"groups": groups}, params)
-        return self.add_node(node, weight.shape[0], 32, True, self.tensors[source].upscale)
+        bits = self._accumulator_bits(node)
+        return self.add_node(node, weight.shape[0], bits, True, self.tensors[source].upscale)
 
     def requant(
         self,
@@ -51,11 +59,10 @@ class GraphBuilder:
         )
 
     def add(self, a: str, b: str, name: str, multipliers: tuple[int, int] = (1, 1)) -> str:
-        """Weighted sum to a 32-bit accumulator."""
+        """Weighted sum to an accumulator of 32 bits, or what it needs."""
         tensor = self.tensors[a]
-        return self.add_node(
-            Node("Add", name, (a, b), name, {"multipliers": multipliers}), tensor.channels, 32, True, tensor.upscale
-        )
+        node = Node("Add", name, (a, b), name, {"multipliers": multipliers})
+        return self.add_node(node, tensor.channels, self._accumulator_bits(node), True, tensor.upscale)
 
     def offset(self, source: str, offset: np.ndarray, bits: int, name: str) -> str:
         """Per-channel integer offset to a signed type."""

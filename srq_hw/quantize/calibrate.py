@@ -11,7 +11,7 @@ import torch
 
 from srq_hw.errors import InputError
 from srq_hw.quantize.clipping import Histogram, clip_bounds, weight_scales
-from srq_hw.quantize.normal import evaluate
+from srq_hw.quantize.normal import Layer, evaluate
 from srq_hw.quantize.plan import QuantPlan, QuantPoint
 from srq_hw.quantize.recipe import Recipe
 from srq_hw.target import Target
@@ -74,13 +74,23 @@ def calibrate(
     weights = {}
     for layer in plan.layers:
         if layer.op == "conv":
-            assert layer.weight is not None
+            assert layer.weight is not None and layer.bias is not None
+            _require_finite(plan, layer.name, layer.bias.numpy())
             _require_finite(plan, layer.name, layer.weight.numpy())
             found = weight_scales(
                 layer.weight.numpy(), plan.weight_bits, recipe.weights.method, per_channel, recipe.weights.steps
             )
+            found = _hold_bias(found, layer, scales[plan.point_of(layer.inputs[0]).group], target)
+            found = found if per_channel else np.full_like(found, found.max())
             weights[layer.name] = _power_of_two(found) if pow2 else found
     return Calibration(scales, weights, ranges)
+
+
+def _hold_bias(steps: Real, layer: Layer, source_scale: float, target: Target) -> Real:
+    """Weight steps raised where the bias would not fit: a channel of almost no weights may still have a bias."""
+    assert layer.bias is not None
+    limit = 2.0 ** (min(target.integer.bias.bits, target.integer.accumulator.bits) - 2)
+    return np.maximum(steps, np.abs(layer.bias.numpy()) / (source_scale * limit))
 
 
 def _observe(plan: QuantPlan, patches: list[Image], bins: int, progress: Progress | None) -> dict[str, list[Histogram]]:

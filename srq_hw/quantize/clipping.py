@@ -32,7 +32,7 @@ class Histogram:
     @property
     def centres(self) -> Real:
         """Middle of every bin, float64 (bins,)."""
-        found: Real = self.lower + self.width * (np.arange(len(self.counts)) + 0.5)
+        found: Real = self.lower + self.width * (np.arange(len(self.counts), dtype=np.float64) + 0.5)
         return found
 
     @staticmethod

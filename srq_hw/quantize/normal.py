@@ -206,6 +206,10 @@ def _fold_behind_image(layers: list[Layer], net: NormalNet) -> list[Layer]:
         )
     scale = affine.scale.expand(net.channels) if affine.scale.numel() == 1 else affine.scale
     shift = affine.shift.expand(net.channels) if affine.shift.numel() == 1 else affine.shift
+    if not bool((scale != 0).all()):
+        raise InputError(
+            f"network {net.name}, layer {affine.name}: multiplies a colour of the image by 0; leave it out"
+        )
     offset = torch.round(shift / (scale * net.grey_level))
     rest = shift - offset * scale * net.grey_level
     layers = _without(layers, affine)

@@ -174,13 +174,39 @@ def _share_scales(plan: QuantPlan) -> dict[str, QuantPoint]:
             return [tensor]
         return [name for source in by_name[tensor].inputs for name in carried(source)]
 
+    points = dict(plan.points)
     for layer in plan.layers:
         if layer.op in ("add", "concat"):
             names = [name for source in layer.inputs for name in carried(source)]
             for name in names[1:]:
                 parent[root(name)] = root(names[0])
-    fixed = {root(name) for name, point in plan.points.items() if point.fixed}
+    mixed = True
+    while mixed:  # a tensor in two concats carries its sign from one to the other
+        mixed = False
+        for layer in plan.layers:
+            names = [name for source in layer.inputs for name in carried(source)] if layer.op == "concat" else []
+            if len({points[name].bits for name in names}) > 1:
+                raise InputError(
+                    f"network {plan.net.name}, layer {layer.name}: concatenates tensors of "
+                    f"{sorted({points[name].bits for name in names})} bits (the image has {IMAGE_BITS}), and a "
+                    f"concatenation has one integer type. Use --act-bits {IMAGE_BITS}, or put a convolution in between."
+                )
+            if len({points[name].signed for name in names}) > 1:
+                mixed = True
+                points |= {name: replace(points[name], signed=True) for name in names}
+        _require_free_image(plan, points)
+    fixed = {root(name) for name, point in points.items() if point.fixed}
     return {
         name: replace(point, group=root(name), fixed=point.fixed or root(name) in fixed)
-        for name, point in plan.points.items()
+        for name, point in points.items()
     }
+
+
+def _require_free_image(plan: QuantPlan, points: dict[str, QuantPoint]) -> None:
+    """The image and the output are unsigned grey levels: a concat with a signed tensor cannot make them signed."""
+    for name, point in points.items():
+        if point.signed != plan.points[name].signed and point.fixed:
+            raise InputError(
+                f"network {plan.net.name}, layer {point.source}: the image is concatenated with a signed tensor, and a "
+                "concatenation has one integer type. Put a convolution or a ReLU between them."
+            )

@@ -24,7 +24,29 @@ def normalize(net: FloatNetwork) -> NormalNet:
             f"network {net.name}: torch.fx cannot trace it ({type(error).__name__}: {error}). "
             "Write the forward without data-dependent branches."
         ) from error
+    _require_same(net, traced)
     return fold(_Translator(net, traced).run())
+
+
+def _require_same(net: FloatNetwork, traced: fx.GraphModule) -> None:
+    """Module and trace on a small image: `y += x` on a tensor with another name, say, is traced as a plain sum."""
+    probe = torch.rand(1, IMAGE_CHANNELS, PROBE_SIDE, PROBE_SIDE, generator=torch.Generator().manual_seed(0))
+    try:
+        with torch.inference_mode():
+            probe = probe.to(next(net.module.parameters(), probe).dtype) * net.input_max
+            wanted, found = net.module(probe.clone()), traced(probe.clone())
+    except Exception as error:  # whatever the user's own forward raises
+        raise InputError(
+            f"network {net.name}: its forward fails on an image of {PROBE_SIDE} x {PROBE_SIDE} pixels "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(wanted, Tensor) or not isinstance(found, Tensor):
+        return  # the translator says what is wrong with the output
+    if wanted.shape != found.shape or not torch.allclose(wanted, found, rtol=1e-4, atol=1e-4 * net.input_max):
+        raise InputError(
+            f"network {net.name}: what torch.fx traces computes something else than the module; an in-place operation "
+            "(+=, -=, *=) on a tensor that is used again does that. Write y = y + x."
+        )
 
 
 class _Translator:
@@ -45,10 +67,7 @@ class _Translator:
                 self._placeholder(node)
             else:
                 self.values[node] = self._translate(node)
-        if output is None or output != self.layers[-1].name:
-            kept = _reachable(self.layers, output or "")
-            self.layers = kept
-        return NormalNet(self.net.name, tuple(self.layers), self.net.input_max)
+        return NormalNet(self.net.name, tuple(_reachable(self.layers, output or "")), self.net.input_max)
 
     def _placeholder(self, node: fx.Node) -> None:
         if self.layers:
@@ -67,6 +86,11 @@ class _Translator:
         maps = [arg for arg in node.all_input_nodes if self._is_map(arg)]
         if not maps:
             return self._constant(node)
+        first = next((key for key in ("input", "tensors") if not node.args and key in node.kwargs), None)
+        if first:  # f(input=x) becomes f(x): the tables below read it by position
+            node.args = (node.kwargs[first],)
+            node.kwargs = {key: value for key, value in node.kwargs.items() if key != first}
+        self._refuse_hidden_change(node, maps[0])
         if node.op == "call_module":
             module = self.modules[str(node.target)]
             for kind, build in MODULES.items():
@@ -79,6 +103,26 @@ class _Translator:
             known = sorted({name for name in FUNCTIONS if isinstance(name, str)})
             raise self._error(node, f"function {getattr(key, '__name__', key)}", known)
         return function(self, node)
+
+    def _refuse_hidden_change(self, node: fx.Node, changed: fx.Node) -> None:
+        """An in-place operation whose input is read again later: the later reader would see the changed values."""
+        module = self.modules.get(str(node.target)) if node.op == "call_module" else None
+        name = str(node.target) if node.op == "call_method" else getattr(node.target, "__name__", "")
+        in_place = (
+            (name.endswith("_") and not name.endswith("__"))
+            or node.target in (operator.iadd, operator.isub, operator.imul)
+            or node.kwargs.get("inplace", False)
+            or getattr(module, "inplace", False)
+        )
+        if not in_place:
+            return
+        order = {item: index for index, item in enumerate(self.traced.graph.nodes)}
+        same = [item for item in self.values if self.values[item] == self.values[changed] and self._is_map(item)]
+        later = [user for item in same for user in item.users if order[user] > order[node]]
+        if later:
+            raise self._error(
+                node, f"an in-place operation on {changed.name}, which {later[0].name} still reads afterwards,"
+            )
 
     # --- helpers the tables use -----------------------------------------------------------------------------------
 
@@ -134,6 +178,8 @@ def _reachable(layers: list[Layer], output: str) -> list[Layer]:
 
 #: a diagonal 1x1 convolution of this width is a mean shift of the image
 IMAGE_CHANNELS = 3
+#: side of the image on which module and trace are compared, pixels
+PROBE_SIDE = 16
 
 # --- modules ------------------------------------------------------------------------------------------------------
 
@@ -214,9 +260,9 @@ def _argument(node: fx.Node, position: int, name: str, default: Any = None) -> A
 
 def _add(t: _Translator, node: fx.Node) -> str:
     a, b = node.args[0], _argument(node, 1, "other")
+    if node.kwargs.get("alpha", 1) != 1:
+        raise t._error(node, "add with alpha")
     if t._is_map(a) and t._is_map(b):
-        if node.kwargs.get("alpha", 1) != 1:
-            raise t._error(node, "add with alpha")
         return t.emit(node, "add", [a, b])
     image, constant = (a, b) if t._is_map(a) else (b, a)
     return t.affine(node, image, 1.0, constant)
@@ -224,6 +270,8 @@ def _add(t: _Translator, node: fx.Node) -> str:
 
 def _sub(t: _Translator, node: fx.Node) -> str:
     a, b = node.args[0], _argument(node, 1, "other")
+    if node.kwargs.get("alpha", 1) != 1:
+        raise t._error(node, "sub with alpha")
     if t._is_map(a) and t._is_map(b):
         raise t._error(node, "subtraction of two feature maps (add one whose convolution is negated)")
     if t._is_map(a):
@@ -243,6 +291,8 @@ def _div(t: _Translator, node: fx.Node) -> str:
     a, b = node.args[0], _argument(node, 1, "other")
     if not t._is_map(a) or t._is_map(b):
         raise t._error(node, "division by a feature map")
+    if node.kwargs.get("rounding_mode") is not None:
+        raise t._error(node, f"division with rounding_mode {node.kwargs['rounding_mode']!r}")
     return t.affine(node, a, 1.0 / t.constant(b, node), 0.0)
 
 

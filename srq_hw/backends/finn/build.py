@@ -18,7 +18,7 @@ from srq_hw.target import Target
 from srq_hw.tools import find_tool
 
 #: rates tried when the user asks for none; the highest that fits is taken, FPS_FALLBACK where none does
-FPS_LADDER = (5.0, 10.0, 15.0, 24.0, 30.0, 60.0, 120.0, 240.0)
+FPS_LADDER = (1.0, 2.0, 5.0, 10.0, 15.0, 24.0, 30.0, 45.0, 60.0, 90.0, 120.0, 240.0)
 FPS_FALLBACK = 30.0
 #: a rate that does not fit is lowered in steps of this factor
 FPS_STEP = 0.8
@@ -131,7 +131,7 @@ def build_finn(
         "fps_folded_for": folded,
         "fps_met": estimate.fps >= (folded if fps is None else fps),
         "fps_tried": result["fps_tried"],
-        "notes": _notes(estimate, fps, folded, target),
+        "notes": [*_notes(estimate, fps, folded, target), _refined(result["refined"])],
         "streams": result["streams"],
     }
     (beside / SUMMARY).write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n")
@@ -182,3 +182,19 @@ def _notes(estimate: Estimate, fps: float | None, folded: float, target: Target)
         reached = f"FINN's folding reaches {estimate.fps:g} of the {folded:g} fps folded for"
         notes.append(f"{reached}; slowest is {estimate.slowest_node}.")
     return notes
+
+
+def _refined(counts: dict[str, int]) -> str:
+    """What was changed in FINN's folding, as a sentence."""
+    done = (
+        (counts["refolded"], f"of {counts['matrix']} matrix units have another PE x SIMD"),
+        (counts["rom"], f"of {counts['matrix']} keep their weights in LUTs, the others in block RAM"),
+        (counts["blocks"], f"of {counts['thresholds']} threshold layers keep large search stages in block RAM"),
+        (counts["block"], f"of {counts['windows']} window buffers are in block RAM"),
+        (counts["ultra"], f"of {counts['windows']} window buffers are in UltraRAM"),
+    )
+    parts = "; ".join(f"{count} {text}" for count, text in done if count)
+    return (
+        f"FINN's folding was refined for this device's memories: {parts or 'nothing changed'}. "
+        "The settings are in folding.json and in the generated sources."
+    )

@@ -8,7 +8,7 @@ a width converter 209. docs/finn.md lists them with what they leave open.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 RAMB18_BITS = 18432
@@ -60,7 +60,8 @@ class Device:
 class NodeFigures:
     """One node: folding, widths in bits, cycles per frame, FINN's raw estimate, and memory FINN does not count.
 
-    buffer_bits: what a shuffle or the shorter side of a join has to hold. converters: width converters behind it.
+    buffer_bits: what a shuffle has to hold. converters: width converters behind it. memory: our count of a threshold
+    layer's memory, or the LUTs of weights in distributed memory. fifo: what holds the early side of a join.
     """
 
     name: str
@@ -74,6 +75,8 @@ class NodeFigures:
     buffer_bits: int
     converters: int
     raw: dict[str, int]
+    memory: dict[str, int] = field(default_factory=dict)
+    fifo: dict[str, int] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -167,6 +170,18 @@ def _buffer_bram(node: NodeFigures, device: Device) -> int | None:
     return -(-node.buffer_bits // RAMB18_BITS) if node.buffer_bits > LUTRAM_BITS else None
 
 
+def _thresholds(resource: str) -> Callable[[NodeFigures, Device], int | None]:
+    return lambda node, device: node.memory[resource] if node.op == "Thresholding_rtl" and node.memory else None
+
+
+def _weight_rom(node: NodeFigures, device: Device) -> int | None:
+    return node.memory.get("LUT") if node.op == "MVAU_rtl" else None
+
+
+def _fifo(resource: str) -> Callable[[NodeFigures, Device], int | None]:
+    return lambda node, device: node.fifo.get(resource) or None
+
+
 @dataclass(frozen=True)
 class _Rule:
     resource: str  # FINN's name of it
@@ -175,6 +190,14 @@ class _Rule:
     why: str
 
 
+_THRESHOLDS = (
+    "FINN takes the memory with the least waste for each search stage, that of a Versal included; here what the node's "
+    "depth trigger makes of it: RAMB18 from the trigger on, 64 bits per LUT6 below, one LUT per bit for a comparator"
+)
+_SKIPS = (
+    "FIFOs that hold the early side of a skip, not in FINN's sum: FINN's own cost of its FIFO, which goes to UltraRAM "
+    "above 2,028 words where the device has any"
+)
 _RULES = (
     _Rule(
         "DSP",
@@ -186,15 +209,28 @@ _RULES = (
     _Rule("LUT", True, _mvu_lut, "FINN says 0; yosys: 33.5 LUT per PE*SIMD at 8x8 bit, scaled with the operand widths"),
     _Rule("LUT", True, _node_lut, "FINN says 0; yosys: " + ", ".join(f"{op} {lut}" for op, lut in NODE_LUT.items())),
     _Rule("LUT", False, _converter_lut, f"width converters FINN inserts later; yosys: {DWC_LUT} LUT each"),
-    _Rule("BRAM_18K", False, _buffer_bram, "row buffers of shuffles and of skips; FINN counts neither"),
+    _Rule("LUT", False, _weight_rom, "weights in distributed memory, which FINN does not count: 64 bits per LUT6"),
+    *(_Rule(resource, True, _thresholds(resource), _THRESHOLDS) for resource in ("LUT", "BRAM_18K", "URAM")),
+    _Rule("BRAM_18K", False, _buffer_bram, "row buffers of shuffles, which FINN does not count"),
+    *(_Rule(resource, False, _fifo(resource), _SKIPS) for resource in ("LUT", "BRAM_18K", "URAM")),
 )
+
+
+def node_cost(node: NodeFigures, device: Device) -> dict[str, int]:
+    """One node's LUT, DSP, BRAM_18K and URAM after all corrections."""
+    cost = dict(node.raw)
+    for rule in _RULES:
+        figure = rule.rule(node, device)
+        if figure is not None:
+            cost[rule.resource] = figure if rule.replaces else cost[rule.resource] + figure
+    return cost
 
 
 def estimate(nodes: Iterable[NodeFigures], device: Device) -> Estimate:
     """Add up the nodes, put FINN's known errors right, and hold the sum against the device."""
     table = list(nodes)
     keys = ("LUT", "DSP", "BRAM_18K", "URAM")
-    ours = [dict(node.raw) for node in table]
+    ours = [dict(node.raw) for node in table]  # ends up as node_cost of each
     corrections = []
     for rule in _RULES:
         touched = [

@@ -137,6 +137,7 @@ def run_build(job: dict[str, Any], folder: Path, progress: Progress) -> dict[str
     with flow.step("save_dataflow", model):
         write_json(folder / "folding.json", folding_config(model))
         model.save(str(folder / "dataflow.onnx"))
+        (folder / "report" / "auto_folding_config.json").unlink()  # SetFolding's of the last try, not what is built
     model = flow.finn("generate_estimate_reports", model)
     if job["codegen"]:
         with flow.step("hw_codegen", model):
@@ -145,6 +146,7 @@ def run_build(job: dict[str, Any], folder: Path, progress: Progress) -> dict[str
     return {
         "estimate": folding.estimate.as_dict(),
         "fps_folded_for": folding.fps,
+        "refined": folding.refined,
         "fps_tried": [list(item) for item in folding.tried],
         "seconds": {name: round(value, 3) for name, value in flow.seconds.items()},
         "streams": streams(model),

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from srq_hw.backends.finn.estimate import Device, Estimate, estimate
 from srq_hw.backends.finn.figures import figures
+from srq_hw.backends.finn.refine import PE_WEIGHT_BITS, refine
 
 if TYPE_CHECKING:
     from srq_hw.backends.finn.flow import Flow
 
 #: weight bits per cycle and PE that FINN's folding may use: its default first, more where a rate needs it
-WEIGHT_STREAM_BITS = (36, 288)
+WEIGHT_STREAM_BITS = (36, PE_WEIGHT_BITS)
 #: node attributes that a folding file holds
 FOLDING_KEYS = ("PE", "SIMD", "parallel_window", "ram_style", "mem_mode", "resType", "runtime_writeable_weights",
                 "depth_trigger_uram", "depth_trigger_bram", "inFIFODepths", "outFIFODepths")  # fmt: skip
@@ -40,8 +41,10 @@ def remember_shuffle_cycles() -> None:
     OuterShuffle.get_exp_cycles = cycles
 
 
-def fold(flow: Flow, model: Any, fps: float, period_ns: float) -> Any:
-    """A folded copy of the specialised graph for the wanted frames per second, shuffles decomposed.
+def fold(flow: Flow, model: Any, fps: float, device: Device) -> tuple[Any, dict[str, int]]:
+    """A folded copy of the specialised graph for the wanted frames per second, shuffles decomposed, memories chosen.
+
+    The second result is what `refine` says it did.
 
     FINN folds what is specialised already; a Shuffle is not at that point, so its SIMD is chosen here by FINN's rule:
     the smallest divisor of the innermost length that meets the cycles.
@@ -49,12 +52,15 @@ def fold(flow: Flow, model: Any, fps: float, period_ns: float) -> Any:
     flow.config.target_fps = fps
     model = deepcopy(model)
     model = flow.finn("target_fps_parallelization", model)
+    cycles = int(device.clock_mhz * 1e6 / fps)
     with flow.step("fold_shuffles", model):
-        _fold_shuffles(model, int(1e9 / (period_ns * fps)))
+        _fold_shuffles(model, cycles)
     known = set(model.get_all_tensor_names())
     model = flow.finn("transpose_decomposition", model)
     settle_names(model, known)
-    return model
+    with flow.step("refine", model):
+        refined = refine(model, device, cycles)
+    return model, refined
 
 
 def _fold_shuffles(model: Any, cycles: int) -> None:
@@ -76,11 +82,12 @@ def _fold_shuffles(model: Any, cycles: int) -> None:
 
 @dataclass(frozen=True)
 class Folding:
-    """A folded model, its estimate, the rate it was folded for, and the rates tried: (fps, met within the device)."""
+    """A folded model, its estimate, the rate it was folded for, what `refine` did, and the rates tried: (fps, met)."""
 
     model: Any
     estimate: Estimate
     fps: float
+    refined: dict[str, int]
     tried: tuple[tuple[float, bool], ...]
 
 
@@ -89,18 +96,19 @@ def choose_folding(flow: Flow, model: Any, device: Device, ladder: list[float], 
 
     Where no rate is met, the fastest folding that fits; where none fits, the one for the fallback rate.
     """
-    period = 1000.0 / device.clock_mhz
+    hls = any(node.op_type == "MVAU_hls" for node in model.graph.node)
+    widths = WEIGHT_STREAM_BITS if hls else WEIGHT_STREAM_BITS[-1:]  # `refine` narrows RTL matrix units itself
     made: list[Folding] = []
     tried: dict[float, bool] = {}
 
     def attempt(fps: float) -> bool:
         if fps not in tried:
             tried[fps] = False
-            for width in WEIGHT_STREAM_BITS:
+            for width in widths:
                 flow.config.mvau_wwidth_max = width
-                folded = fold(flow, model, fps, period)
+                folded, refined = fold(flow, model, fps, device)
                 with flow.step("estimate", folded):
-                    made.append(Folding(folded, estimate(figures(folded, device.part), device), fps, ()))
+                    made.append(Folding(folded, estimate(figures(folded, device), device), fps, refined, ()))
                 tried[fps] = made[-1].estimate.fits and made[-1].estimate.fps >= fps
                 if made[-1].estimate.fps >= fps:
                     break  # more weights per cycle only cost more
