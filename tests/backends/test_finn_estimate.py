@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from srq_hw.backends.finn.estimate import Device, Estimate, NodeFigures, estimate, mvu_lanes
+from srq_hw.backends.finn.estimate import Device, Estimate, NodeFigures, converter_luts, estimate, mvu_lanes, node_cost
 
 ZCU104 = Device("xczu7ev-ffvc1156-2-e", 200.0, "DSP48E2", 230400, 1728, 312, 96, 0.8)
 
@@ -43,10 +43,17 @@ def test_dsp_of_a_matrix_unit(bits: int, dsp: int) -> None:
 
 
 def test_lut_where_finn_says_nothing() -> None:
-    total = estimate([node(pe=4, simd=9), node("FMPadding_rtl", converters=2), node("Thresholding_rtl")], ZCU104)
+    total = estimate([node(pe=4, simd=9), node("FMPadding_rtl", converters=2 * 209), node("Thresholding_rtl")], ZCU104)
     assert total.lut == 1206 + 51 + 2 * 209
     assert total.raw["LUT"] == 0
     assert estimate([node("FMPadding_rtl", raw={"LUT": 7})], ZCU104).lut == 7
+
+
+def test_width_converters() -> None:
+    assert converter_luts(8, 8) == 0
+    assert (converter_luts(8, 72), converter_luts(80, 20)) == (209, 209)  # small ones: what synthesis gave
+    assert (converter_luts(8, 288), converter_luts(288, 8)) == (288 + 6, 209)
+    assert converter_luts(160, 240) == 480 + 2 + 240 + 1
 
 
 def test_buffers_round_up_to_block_ram() -> None:
@@ -55,6 +62,39 @@ def test_buffers_round_up_to_block_ram() -> None:
     assert total.bram36 == 2  # 1 of FINN's and 2 of ours make 3 halves
     assert [(item.finn, item.ours) for item in total.corrections if item.resource == "BRAM_18K"] == [(0, 2)]
     assert estimate([node("ElementwiseAdd_hls", buffer_bits=1024)], ZCU104).bram36 == 0
+
+
+def test_memory_that_finn_counts_otherwise() -> None:
+    versal = {"LUT": 10, "URAM": 3, "BRAM_18K": 2}
+    layer = node("Thresholding_rtl", raw=versal, memory={"LUT": 500, "BRAM_18K": 6, "URAM": 0})
+    total = estimate([layer], ZCU104)
+    assert (total.lut, total.bram36, total.uram, total.raw["URAM"]) == (500, 3, 0, 3)
+    assert node_cost(layer, ZCU104) == {"LUT": 500, "DSP": 0, "BRAM_18K": 6, "URAM": 0}
+    assert estimate([node("Thresholding_rtl", raw=versal)], ZCU104).uram == 3, "no count of ours: FINN's stands"
+    rom = estimate([node(pe=4, simd=9, memory={"LUT": 4608})], ZCU104)
+    assert rom.lut == 1206 + 4608
+    assert ("LUT", 0, 4608) in [(item.resource, item.finn, item.ours) for item in rom.corrections]
+
+
+def test_fifos_of_skips_come_on_top() -> None:
+    skip = node("ElementwiseAdd_hls", raw={"BRAM_18K": 1}, fifo={"LUT": 98, "BRAM_18K": 0, "URAM": 2})
+    total = estimate([skip, skip], ZCU104)
+    assert (total.lut, total.bram36, total.uram) == (2 * (149 + 98), 1, 4)
+    assert [(item.resource, item.finn, item.ours) for item in total.corrections if "FIFO" in item.why] == [
+        ("LUT", 0, 196),
+        ("URAM", 0, 4),
+    ]
+
+
+def test_the_sum_is_that_of_the_nodes() -> None:
+    table = [
+        node(pe=4, simd=9, raw={"DSP": 9, "BRAM_18K": 16}, converters=209),
+        node("Thresholding_rtl", memory={"LUT": 500, "BRAM_18K": 6, "URAM": 0}),
+        node("ElementwiseAdd_hls", fifo={"LUT": 98, "BRAM_18K": 4, "URAM": 2}),
+        node("OuterShuffle_hls", buffer_bits=20_000),
+    ]
+    total = estimate(table, ZCU104)
+    assert list(total.nodes) and [item["ours"] for item in total.nodes] == [node_cost(row, ZCU104) for row in table]
 
 
 def test_what_is_short_is_named() -> None:

@@ -188,7 +188,7 @@ def _refined(counts: dict[str, int]) -> str:
     """What was changed in FINN's folding, as a sentence."""
     done = (
         (counts["refolded"], f"of {counts['matrix']} matrix units have another PE x SIMD"),
-        (counts["rom"], f"of {counts['matrix']} keep their weights in LUTs, the others in block RAM"),
+        (counts["rom"], f"of {counts['matrix']} keep their weights in LUTs, not in block RAM"),
         (counts["blocks"], f"of {counts['thresholds']} threshold layers keep large search stages in block RAM"),
         (counts["block"], f"of {counts['windows']} window buffers are in block RAM"),
         (counts["ultra"], f"of {counts['windows']} window buffers are in UltraRAM"),

@@ -7,6 +7,7 @@ a width converter 209. docs/finn.md lists them with what they leave open.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -60,8 +61,8 @@ class Device:
 class NodeFigures:
     """One node: folding, widths in bits, cycles per frame, FINN's raw estimate, and memory FINN does not count.
 
-    buffer_bits: what a shuffle has to hold. converters: width converters behind it. memory: our count of a threshold
-    layer's memory, or the LUTs of weights in distributed memory. fifo: what holds the early side of a join.
+    buffer_bits: what a shuffle has to hold. converters: LUTs of the width converters behind it. memory: our count of a
+    threshold layer's memory, or the LUTs of weights in distributed memory. fifo: what holds the early side of a join.
     """
 
     name: str
@@ -162,8 +163,24 @@ def _node_lut(node: NodeFigures, device: Device) -> int | None:
     return NODE_LUT[node.kind] * (max(node.pe, node.simd) if node.kind in PER_LANE else 1)
 
 
+def converter_luts(source: int, reader: int) -> int:
+    """LUTs of a width converter between streams of `source` and `reader` bits; 0 where they are equal.
+
+    FINN's StreamingDataWidthConverter.lut_estimation, but never less than what one took in synthesis.
+    """
+    if source == reader:
+        return 0
+    between = math.lcm(source, reader)  # FINN widens to this first where neither is a multiple of the other
+    luts = 0
+    if source != between:
+        luts += between + math.ceil(math.log2(between / source))
+    if reader != between:
+        luts += reader + math.ceil(math.log2(between / reader))
+    return max(DWC_LUT, luts)
+
+
 def _converter_lut(node: NodeFigures, device: Device) -> int | None:
-    return node.converters * DWC_LUT if node.converters else None
+    return node.converters or None
 
 
 def _buffer_bram(node: NodeFigures, device: Device) -> int | None:
@@ -208,7 +225,12 @@ _RULES = (
     ),
     _Rule("LUT", True, _mvu_lut, "FINN says 0; yosys: 33.5 LUT per PE*SIMD at 8x8 bit, scaled with the operand widths"),
     _Rule("LUT", True, _node_lut, "FINN says 0; yosys: " + ", ".join(f"{op} {lut}" for op, lut in NODE_LUT.items())),
-    _Rule("LUT", False, _converter_lut, f"width converters FINN inserts later; yosys: {DWC_LUT} LUT each"),
+    _Rule(
+        "LUT",
+        False,
+        _converter_lut,
+        f"width converters FINN inserts later: its estimate, at least the {DWC_LUT} LUT of yosys",
+    ),
     _Rule("LUT", False, _weight_rom, "weights in distributed memory, which FINN does not count: 64 bits per LUT6"),
     *(_Rule(resource, True, _thresholds(resource), _THRESHOLDS) for resource in ("LUT", "BRAM_18K", "URAM")),
     _Rule("BRAM_18K", False, _buffer_bram, "row buffers of shuffles, which FINN does not count"),

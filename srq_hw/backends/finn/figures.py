@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from srq_hw.backends.finn.estimate import Device, NodeFigures
+from srq_hw.backends.finn.estimate import Device, NodeFigures, converter_luts
 from srq_hw.backends.finn.memory import rom_luts, threshold_memory
 
 
@@ -62,15 +62,15 @@ def _memory(op_type: str, op: Any) -> dict[str, int]:
 
 
 def _converters(model: Any, node: Any, op: Any) -> int:
-    """Consumers that read the node's stream at another width."""
+    """LUTs of the converters to consumers that read the node's stream at another width."""
     from qonnx.custom_op.registry import getCustomOp
 
-    count = 0
+    luts = 0
     for index, name in enumerate(node.output):
         for reader in model.find_consumers(name) or []:
             port = list(reader.input).index(name)
-            count += getCustomOp(reader).get_instream_width(port) != op.get_outstream_width(index)
-    return count
+            luts += converter_luts(op.get_outstream_width(index), getCustomOp(reader).get_instream_width(port))
+    return luts
 
 
 def _shuffle_buffer(op_type: str, op: Any) -> int:
