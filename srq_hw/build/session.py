@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -111,10 +112,11 @@ class Session:
 
     @cached_property
     def parity_image(self) -> Image:
-        """The first test image, whole where the reference affords it, else its centre."""
+        """The first test image, whole; shrunk by a whole factor where the reference could not afford it otherwise."""
         image = self.pairs[0].lr
-        side = int(np.sqrt(PARITY_MACS / macs_per_pixel(self.graph)))
-        return centre(image, min(image.shape[0], max(side, 16)), min(image.shape[1], max(side, 16)))
+        macs = image.shape[0] * image.shape[1] * macs_per_pixel(self.graph)
+        factor = math.ceil(math.sqrt(macs / PARITY_MACS))
+        return image if factor <= 1 else make_pair(self.pairs[0].name, image, factor).lr
 
     @cached_property
     def tile(self) -> Image:

@@ -18,6 +18,7 @@ import onnx
 
 from srq_hw.exchange.qonnx_export import META_PREFIX
 from srq_hw.exchange.values import ROUNDING_MODES, attributes
+from srq_hw.graph.check import SAME_TYPE_OPS
 from srq_hw.graph.ir import Int, IntGraph, Node
 from srq_hw.graph.ops import OPS
 from srq_hw.quantize.requant import POW2_TOLERANCE
@@ -62,7 +63,9 @@ def qonnx_oracle(model: onnx.ModelProto, graph: IntGraph, image: npt.NDArray[np.
             context.setdefault(name, np.zeros([1] if shape is None else shape, np.float32))
         execute_node(proto, context, wrapper.graph, opsets.get(proto.domain, 1))
         name = proto.output[0]
-        if proto.op_type not in ("Quant", "IntQuant") or name not in reference:
+        producer = graph.producer(name)
+        moves = producer is not None and producer.op in SAME_TYPE_OPS
+        if name not in reference or not (moves or proto.op_type in ("Quant", "IntQuant")):
             continue
         tensor = graph.tensors[name]
         assert tensor.scale is not None
@@ -70,9 +73,8 @@ def qonnx_oracle(model: onnx.ModelProto, graph: IntGraph, image: npt.NDArray[np.
         found += tensor.zero_point
         wanted = reference[name]
         wrong = found != wanted
-        producer = graph.producer(name)
         near = wrong & False
-        if producer is not None:
+        if producer is not None and not moves:
             if wrong.any():
                 near = wrong & _near_tie(graph, producer, reference, found, doubt)
             other_rule = _by_rule(producer, reference, _file_rule(proto, wrapper.graph.node, context)) != wanted
@@ -150,9 +152,20 @@ def _near_tie(graph: IntGraph, node: Node, values: dict[str, Int], found: Int, d
     bound = FLOAT32_EPSILON * (np.sqrt(terms) + 8) * (magnitude * ratio + np.abs(exact) + 1)
     if doubt:
         bound = bound + doubt * magnitude * ratio + ratio
+    if not doubt and _exact_in_float32(graph, node):
+        bound = np.where(magnitude < 2.0**24, 0.0, bound)
     one_step = np.abs(found - wanted) == 1
-    near: npt.NDArray[np.bool_] = one_step & (np.abs(exact - border) <= bound)
+    near: npt.NDArray[np.bool_] = one_step & (np.abs(exact - border) < bound)
     return near
+
+
+def _exact_in_float32(graph: IntGraph, node: Node) -> bool:
+    """Powers of two throughout: float32 holds every product, and every sum of magnitude below 2**24."""
+    producer = graph.producer(node.inputs[0])
+    ends = [node.output, *(producer.inputs if producer is not None else node.inputs)]
+    steps = [graph.tensors[name].scale for name in ends]
+    shifts_only = bool((node.params["multiplier"] == 1).all()) and "negative_multiplier" not in node.params
+    return shifts_only and all(step is not None and np.frexp(step)[0] == 0.5 for step in steps)
 
 
 def _sum_of(graph: IntGraph, tensor: str, values: dict[str, Int]) -> tuple[int, Real]:

@@ -35,7 +35,7 @@ def solve_scales(
 
     if fixed:
         merge(sorted(fixed))
-    wanted = sorted({(a, b) for a, b in edges}, key=lambda edge: list(edges).index(edge))
+    wanted = list(dict.fromkeys(edges))
     tree: list[Edge] = []
     changed = True
     while changed:  # a merge can close further loops: start over until nothing merges
