@@ -15,7 +15,8 @@ from srq_hw.build.options import BuildOptions, check_file_options, check_fps, pr
 from srq_hw.build.session import Session
 from srq_hw.build.steps import build_steps
 from srq_hw.errors import InputError, RunError, SrqError
-from srq_hw.exchange.lower import image_size
+from srq_hw.exchange.lower import image_size, lower
+from srq_hw.graph.ir import IntGraph
 from srq_hw.report.html import write_html
 from srq_hw.report.schema import validate
 
@@ -72,6 +73,7 @@ def _check_inputs(session: Session) -> None:
     _ = session.target
     if session.options.is_file:
         check_file_options(session.options, image_size(session.foreign))
+        _check_rgb(lower(session.foreign, session.target, str(session.options.model)), str(session.options.model))
         return
     _ = session.recipe
     _ = session.plan
@@ -83,6 +85,15 @@ def _withdraw_report(out: Path) -> None:
     """A report vouches for the files beside it: it goes before the first of them changes."""
     for name in ("report.json", "report.html"):
         (out / name).unlink(missing_ok=True)
+
+
+def _check_rgb(graph: IntGraph, source: str) -> None:
+    """The test images are RGB: three channels in, three out."""
+    for name in (graph.input, graph.output):
+        if graph.tensors[name].channels != 3:
+            raise InputError(
+                f"{source}, tensor {name}: {graph.tensors[name].channels} channels; a build needs RGB in and RGB out"
+            )
 
 
 def _log(out: Path, records: list[StepRecord]) -> None:

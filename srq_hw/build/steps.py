@@ -13,12 +13,10 @@ from typing import Any
 from srq_hw.build import hardware, pictures
 from srq_hw.build.engine import STATE, Step, sha256_file, write_json
 from srq_hw.build.session import Session, calibration_to, image_sha256
-from srq_hw.errors import InputError
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
 from srq_hw.exchange.qonnx_export import export_qonnx, save_model
 from srq_hw.graph.check import legality, prove_accumulators
-from srq_hw.graph.ir import IntGraph
 from srq_hw.oracles.qonnx import qonnx_oracle
 from srq_hw.parity import Comparison, compare
 from srq_hw.quantize.calibrate import calibrate
@@ -95,7 +93,6 @@ def _lower(session: Session) -> Step:
     def run(scratch: Path) -> None:
         source = session.options.model if session.options.is_file else "model.qonnx"
         graph = lower(session.model, session.target, source or "model.qonnx")
-        _check_rgb(graph, source or "model.qonnx")
         graph.save(scratch / "graph.json")
         memory = None if session.options.is_file else to_intgraph(session.frozen).content_sha256
         result = {
@@ -110,15 +107,6 @@ def _lower(session: Session) -> Step:
     network = session.foreign_sha256 if session.options.is_file else session.network_sha256
     material = {"target": session.target.sha256, "network": network}
     return Step("lower", lambda: material, needs, ("graph.json", f"{RESULTS}/lower.json"), run)
-
-
-def _check_rgb(graph: IntGraph, source: str) -> None:
-    """The test images are RGB: three channels in, three out."""
-    for name in (graph.input, graph.output):
-        if graph.tensors[name].channels != 3:
-            raise InputError(
-                f"{source}, tensor {name}: {graph.tensors[name].channels} channels; a build needs RGB in and RGB out"
-            )
 
 
 def _result_step(
