@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srq_hw.build.options import DEFAULT_RECIPE
 from srq_hw.evaluate.datasets import Pair, iter_pairs
 from srq_hw.evaluate.metrics import psnr_y
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.networks.edsr import Edsr
 from srq_hw.networks.loading import FloatNetwork
+from srq_hw.pipeline.options import DEFAULT_RECIPE
 from srq_hw.quantize.brevitas_layers import QuantNet
 from srq_hw.quantize.calibrate import Calibration, calibrate
 from srq_hw.quantize.freeze import freeze, quant_net

@@ -19,8 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from srq_hw import __version__
-from srq_hw.build.options import DEFAULT_RECIPE, DEFAULT_SIZE, BuildOptions, parse_size
 from srq_hw.errors import RunError, SrqError
+from srq_hw.pipeline.options import DEFAULT_RECIPE, DEFAULT_SIZE, BuildOptions, parse_size
 
 #: what typer exits with on Ctrl-C outside of a long job, without a word
 INTERRUPTED = 130
@@ -122,7 +122,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Quantize a network, prove its integer form bit for bit, and build it for a target."""
-    from srq_hw.build.run import run_build, summary
+    from srq_hw.pipeline.run import run_build, summary
     from srq_hw.progress import BuildProgress
     from srq_hw.show import print_report
 
@@ -273,7 +273,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """PSNR and SSIM on Y of the float network and of the integer pipeline over a folder of images."""
-    from srq_hw.build.scoring import evaluate_model
+    from srq_hw.pipeline.scoring import evaluate_model
     from srq_hw.progress import bar
     from srq_hw.show import print_quality
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from srq_hw.build.engine import StepRecord
+from srq_hw.pipeline.engine import StepRecord
 
 Advance = Callable[[int, int], None]
 

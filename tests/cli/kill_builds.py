@@ -42,7 +42,7 @@ def killed_in(step: str, folder: Path) -> str:
 
 
 def main(folder: Path, steps: list[str]) -> None:
-    for name in ("srq_hw.build.run", "srq_hw.progress", "srq_hw.show", "ownnets.small"):
+    for name in ("srq_hw.pipeline.run", "srq_hw.progress", "srq_hw.show", "ownnets.small"):
         importlib.import_module(name)  # once, so that every child starts at once
     lines = [f"{step}:{killed_in(step, folder)}" for step in steps]
     if (folder / "report.json").exists():

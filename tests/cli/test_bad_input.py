@@ -265,7 +265,7 @@ def test_a_file_too_large_for_the_disk(start: Callable[..., subprocess.Popen[str
 def test_a_full_disk_is_named_whatever_failed(srq: Srq, here: Path, monkeypatch: pytest.MonkeyPatch):
     import collections
 
-    import srq_hw.build.run as run_module
+    import srq_hw.pipeline.run as run_module
 
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(run_module.shutil, "disk_usage", lambda path: usage(10, 10, 0))

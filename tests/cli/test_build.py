@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from srq_hw.build.engine import sha256_file
+from srq_hw.pipeline.engine import sha256_file
 from srq_hw.report.schema import faults
 
 from .conftest import SMALL, Done
@@ -172,7 +172,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 
 def test_two_builds_in_one_folder(srq: Srq, here: Path):
-    from srq_hw.build.engine import locked
+    from srq_hw.pipeline.engine import locked
 
     with locked(here / "busy"):
         srq(*SMALL, "--out", "busy").refused("busy: another srq-hw build is working here", "--out", code=1)
@@ -241,7 +241,7 @@ def test_the_embedded_network_builds_as_it_comes(srq: Srq, here: Path, with_finn
 
 def test_without_finn_its_gate_is_not_run(srq: Srq, here: Path, finished: Path, monkeypatch: pytest.MonkeyPatch):
     import srq_hw.backends.finn.build as finn_build
-    from srq_hw.build import hardware
+    from srq_hw.pipeline import hardware
     from srq_hw.tools import ToolStatus
 
     def missing(name: str) -> ToolStatus:

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from srq_hw.build.assemble import assemble
-from srq_hw.build.engine import StepRecord, locked, run_step, write_json, write_text
-from srq_hw.build.options import BuildOptions, check_file_options, check_fps, prepare_folder
-from srq_hw.build.session import Session
-from srq_hw.build.steps import build_steps
 from srq_hw.errors import InputError, RunError, SrqError
 from srq_hw.exchange.lower import image_size, lower
 from srq_hw.graph.ir import IntGraph
+from srq_hw.pipeline.assemble import assemble
+from srq_hw.pipeline.engine import StepRecord, locked, run_step, write_json, write_text
+from srq_hw.pipeline.options import BuildOptions, check_file_options, check_fps, prepare_folder
+from srq_hw.pipeline.session import Session
+from srq_hw.pipeline.steps import build_steps
 from srq_hw.report.html import write_html
 from srq_hw.report.schema import validate
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from srq_hw.build.engine import Step, run_step, tool_sha256
+from srq_hw.pipeline.engine import Step, run_step, tool_sha256
 
 #: audit events of calls that change the disk
 EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree")

@@ -10,15 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from srq_hw.build import hardware, pictures
-from srq_hw.build.engine import STATE, Step, sha256_file, write_json
-from srq_hw.build.session import Session, calibration_to, image_sha256
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
 from srq_hw.exchange.qonnx_export import export_qonnx, save_model
 from srq_hw.graph.check import legality, prove_accumulators
 from srq_hw.oracles.qonnx import qonnx_oracle
 from srq_hw.parity import Comparison, compare
+from srq_hw.pipeline import hardware, pictures
+from srq_hw.pipeline.engine import STATE, Step, sha256_file, write_json
+from srq_hw.pipeline.session import Session, calibration_to, image_sha256
 from srq_hw.quantize.calibrate import calibrate
 from srq_hw.quantize.freeze import load_frozen, quant_net, run_frozen
 from srq_hw.simulate import reference

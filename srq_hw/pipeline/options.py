@@ -8,8 +8,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from srq_hw.build.engine import STATE
 from srq_hw.errors import InputError
+from srq_hw.pipeline.engine import STATE
 
 SIZE_LIMITS = (8, 4096)
 DEFAULT_SIZE = (64, 64)

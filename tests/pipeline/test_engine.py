@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from srq_hw.build import engine
-from srq_hw.build.engine import STATE, Step, locked, run_step, sha256_path, tool_sha256
 from srq_hw.errors import InputError, RunError
+from srq_hw.pipeline import engine
+from srq_hw.pipeline.engine import STATE, Step, locked, run_step, sha256_path, tool_sha256
 
 PROGRAM = Path(__file__).with_name("toy_build.py")
 
@@ -178,9 +178,8 @@ def test_scratch_of_a_killed_build_is_not_reused(toy: Toy):
 
 
 def test_one_build_at_a_time(tmp_path: Path):
-    code = (
-        f"from pathlib import Path; from srq_hw.build.engine import locked\nwith locked(Path({str(tmp_path)!r})): pass"
-    )
+    lock = "from pathlib import Path; from srq_hw.pipeline.engine import locked"
+    code = f"{lock}\nwith locked(Path({str(tmp_path)!r})): pass"
     with locked(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 1
@@ -224,7 +223,7 @@ def test_killed_at_any_moment_it_resumes_with_the_same_bytes(tmp_path: Path):
 
 def test_the_lock_ends_with_a_killed_process(tmp_path: Path):
     code = (
-        "import sys, time; from pathlib import Path; from srq_hw.build.engine import locked\n"
+        "import sys, time; from pathlib import Path; from srq_hw.pipeline.engine import locked\n"
         f"with locked(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from srq_hw.build.options import BuildOptions
-from srq_hw.build.pictures import average, measure, run_quantized, to_uint8
-from srq_hw.build.session import Session
 from srq_hw.errors import InputError
 from srq_hw.evaluate.datasets import Pair, make_pair
 from srq_hw.evaluate.demo import demo_images
@@ -19,6 +16,9 @@ from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
 from srq_hw.graph.ir import IntGraph
 from srq_hw.networks.loading import run_float
+from srq_hw.pipeline.options import BuildOptions
+from srq_hw.pipeline.pictures import average, measure, run_quantized, to_uint8
+from srq_hw.pipeline.session import Session
 from srq_hw.quantize.calibrate import calibrate
 from srq_hw.quantize.freeze import freeze, quant_net
 from srq_hw.simulate.fast import compile_graph

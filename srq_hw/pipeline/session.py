@@ -13,8 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from srq_hw.build.engine import sha256_file, sha256_json
-from srq_hw.build.options import DEFAULT_RECIPE, DEFAULT_SIZE, BuildOptions
 from srq_hw.errors import InputError
 from srq_hw.evaluate.datasets import Pair, make_pair
 from srq_hw.evaluate.demo import demo_calibration_images, demo_images
@@ -23,6 +21,8 @@ from srq_hw.evaluate.resize import downscale
 from srq_hw.exchange.lower import image_size, load_qonnx
 from srq_hw.graph.ir import IntGraph
 from srq_hw.networks.loading import FloatNetwork, load_network
+from srq_hw.pipeline.engine import sha256_file, sha256_json
+from srq_hw.pipeline.options import DEFAULT_RECIPE, DEFAULT_SIZE, BuildOptions
 from srq_hw.quantize.calibrate import Calibration, Range
 from srq_hw.quantize.freeze import Frozen, freeze
 from srq_hw.quantize.normal import NormalNet

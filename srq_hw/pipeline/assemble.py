@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from srq_hw.build.engine import Step, StepRecord, sha256_json
-from srq_hw.build.hardware import finn_result
-from srq_hw.build.session import Session, macs_per_pixel
-from srq_hw.build.steps import deliverables, load_result
 from srq_hw.doctor import versions
 from srq_hw.fixedpoint import bits_for
 from srq_hw.graph.ir import IntGraph
+from srq_hw.pipeline.engine import Step, StepRecord, sha256_json
+from srq_hw.pipeline.hardware import finn_result
+from srq_hw.pipeline.session import Session, macs_per_pixel
+from srq_hw.pipeline.steps import deliverables, load_result
 from srq_hw.quantize.requant import multiplier_bits
 
 WEIGHT_BINS = 64

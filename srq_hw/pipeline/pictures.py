@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from srq_hw.build.engine import Step, write_json
-from srq_hw.build.session import Session
 from srq_hw.evaluate.datasets import Pair
 from srq_hw.evaluate.images import write_png
 from srq_hw.evaluate.metrics import psnr_y, ssim_y
 from srq_hw.evaluate.resize import upscale
 from srq_hw.networks.loading import run_float
+from srq_hw.pipeline.engine import Step, write_json
+from srq_hw.pipeline.session import Session
 from srq_hw.quantize.brevitas_layers import QuantNet
 from srq_hw.quantize.freeze import quant_net
 from srq_hw.simulate.fast import compile_graph
