@@ -248,9 +248,11 @@ def simulate(
     as_json: JsonOption = False,
 ) -> None:
     """Run an image through the integer simulator, bit for bit what the hardware computes."""
+    from srq_hw.progress import bar
     from srq_hw.show import simulate_image
 
-    row = simulate_image(model, image, out, target, reference, tile)
+    with _interruptible(), bar("simulate"):
+        row = simulate_image(model, image, out, target, reference, tile)
     typer.echo(
         json.dumps(row)
         if as_json
