@@ -14,6 +14,15 @@ import jsonschema
 
 SCHEMA = Path(__file__).resolve().parents[1] / "srq_hw" / "report" / "report.schema.json"
 ORACLES = ("qonnx", "finn")
+#: every gate of a build from a float network, by its name in the report
+GATES = (
+    "lowered file = graph in memory",
+    "legal on the target",
+    "accumulators proven",
+    "frozen Brevitas (float64) = reference",
+    "fast simulator = reference",
+    *(f"{name} = reference" for name in ORACLES),
+)
 
 
 def is_count(value: object) -> bool:
@@ -28,12 +37,13 @@ def is_zero(value: object) -> bool:
 
 def faults(report: dict[str, Any]) -> list[str]:
     """Return what is wrong with a demo's report, one line each; empty when every gate ran and held."""
-    found = []
-    parity = report.get("parity") or {}
-    if parity.get("equal") is not True or not is_zero(parity.get("mismatches")):
-        found.append(f"parity: equal is {parity.get('equal')!r}, mismatches {parity.get('mismatches')!r}")
-    if not is_count(parity.get("elements")):
-        found.append(f"parity: elements is {parity.get('elements')!r}; nothing was compared")
+    found = gate_faults(report) + graph_faults(report.get("graph") or {})
+    for name in ("parity", "simulators"):
+        row = report.get(name) or {}
+        if row.get("equal") is not True or not is_zero(row.get("mismatches")):
+            found.append(f"{name}: equal is {row.get('equal')!r}, mismatches {row.get('mismatches')!r}")
+        if not is_count(row.get("elements")):
+            found.append(f"{name}: elements is {row.get('elements')!r}; nothing was compared")
     for name in ORACLES:
         rows = [row for row in (report.get("oracles") or []) if row.get("name") == name]
         if not rows:
@@ -48,6 +58,35 @@ def faults(report: dict[str, Any]) -> list[str]:
     fits = (report.get("estimate") or {}).get("fits")
     if fits is not True:
         found.append(f"estimate: fits is {fits!r}")
+    return found
+
+
+def gate_faults(report: dict[str, Any]) -> list[str]:
+    """Return which of the build's own verdicts are missing or anything but "passed"."""
+    found = [] if report.get("ok") is True else [f"ok is {report.get('ok')!r}"]
+    gates = report.get("gates") or []
+    names = [gate.get("name") for gate in gates]
+    found += [f"gate {name}: {names.count(name)} times in the report" for name in GATES if names.count(name) != 1]
+    return found + [
+        f"gate {gate.get('name')}: status is {gate.get('status')!r}" for gate in gates if gate.get("status") != "passed"
+    ]
+
+
+def graph_faults(graph: dict[str, Any]) -> list[str]:
+    """Return what the graph's own findings say against it, whatever the gates made of them."""
+    found = []
+    lowered, memory = graph.get("content_sha256_lowered"), graph.get("content_sha256_in_memory")
+    if graph.get("equal") is not True or not lowered or lowered != memory:
+        found.append(f"graph: equal is {graph.get('equal')!r}, lowered {lowered!r}, in memory {memory!r}")
+    if graph.get("diagnostics") != []:
+        found.append(f"graph: diagnostics are {graph.get('diagnostics')!r}")
+    proofs = graph.get("proofs") or []
+    if not proofs:
+        found.append("graph: no accumulator was proven")
+    for proof in proofs:
+        bits, limit = proof.get("bits"), proof.get("limit_bits")
+        if proof.get("holds") is not True or not is_count(bits) or not is_count(limit) or bits > limit:
+            found.append(f"graph: accumulator of {proof.get('node')} needs {bits!r} of {limit!r} bits")
     return found
 
 

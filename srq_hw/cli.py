@@ -219,7 +219,8 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Is the integer graph legal on the target, and does every accumulator fit? Node by node."""
-    from srq_hw.graph.check import legality, prove_accumulators
+    from srq_hw.graph.check import prove_accumulators
+    from srq_hw.graph.legality import legality
     from srq_hw.show import print_check, read_graph
     from srq_hw.target import load_target
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from srq_hw.errors import InputError
 from srq_hw.yamlfile import did_you_mean
 
-KINDS = ("targets", "calib")
+#: folder of packaged files -> what one of them is
+KINDS = {"targets": "target", "calib": "calibration recipe"}
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -43,8 +44,10 @@ def data_path(kind: str, name: str | Path) -> Path:
         if path.is_file():
             return path
         what = "is a folder" if path.is_dir() else "no such file"
-        raise InputError(f"{path}: {what}; give a YAML file, or one of the packaged {kind}: {', '.join(known)}")
+        raise InputError(
+            f"{path}: {what}; give a YAML file, or the name of a packaged {KINDS[kind]}: {', '.join(known)}"
+        )
     raise InputError(
-        f"{text!r}: no such name in {kind}{did_you_mean(text, known)}; known: {', '.join(known)}; "
+        f"{text!r}: no such {KINDS[kind]}{did_you_mean(text, known)}; known: {', '.join(known)}; "
         f"or give the path of your own file (ending in .yaml)"
     )

@@ -13,8 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from srq_hw.errors import InputError
-from srq_hw.graph.check import AccumulatorProof, Diagnostic, verify
+from srq_hw.graph.check import AccumulatorProof, verify
 from srq_hw.graph.ir import IntGraph
+from srq_hw.graph.legality import Diagnostic
 from srq_hw.target import Target, load_target
 
 MARKS = {"passed": "[green]passed[/]", "failed": "[bold red]FAILED[/]", "not run": "[yellow]not run[/]"}
@@ -35,7 +36,9 @@ def read_graph(source: str, target: Target) -> IntGraph:
         from srq_hw.exchange.lower import load_qonnx, lower
 
         return lower(load_qonnx(path), target, str(path))
-    raise InputError(f"{source}: neither a build folder nor a graph.json nor a .qonnx/.onnx file")
+    raise InputError(
+        f"{source}: neither a build folder nor a graph.json nor a .qonnx/.onnx file; `srq-hw build` makes all three"
+    )
 
 
 def print_report(report: dict[str, Any], out: Path, console: Console) -> None:
@@ -103,7 +106,7 @@ def print_check(
     console.print(table)
     for problem in problems:
         console.print(str(problem), markup=False)
-    verdict = "legal" if not problems else f"{len(problems)} rules broken"
+    verdict = "legal" if not problems else f"rules broken: {len(problems)}"
     console.print(f"{graph.name} on {target.name}: {verdict}, content {graph.content_sha256[:16]}", markup=False)
 
 

@@ -17,7 +17,17 @@ _SPEC.loader.exec_module(check_demo)
 GOOD: dict[str, Any] = {
     "schema": 1,
     "target": "zcu104",
+    "ok": True,
+    "gates": [{"name": name, "status": "passed", "detail": ""} for name in check_demo.GATES],
+    "graph": {
+        "content_sha256_lowered": "ab",
+        "content_sha256_in_memory": "ab",
+        "equal": True,
+        "diagnostics": [],
+        "proofs": [{"node": "head", "bits": 20, "limit_bits": 32, "holds": True}],
+    },
     "parity": {"equal": True, "elements": 12, "mismatches": 0},
+    "simulators": {"equal": True, "elements": 12, "mismatches": 0},
     "oracles": [
         {"name": "qonnx", "status": "passed", "elements": 12, "mismatches": 0},
         {"name": "finn", "status": "passed", "elements": 12, "mismatches": 0},
@@ -46,6 +56,25 @@ BAD: list[tuple[tuple[Any, ...], Any, str]] = [
     (("oracles", 1, "mismatches"), 2, "oracle finn: mismatches is 2"),
     (("oracles", 1, "elements"), 0, "oracle finn: elements is 0"),
     (("oracles", 1, "name"), "rtl", "oracle finn: not in the report"),
+    (("ok",), False, "ok is False"),
+    (("ok",), None, "ok is None"),
+    (("gates",), [], "gate legal on the target: 0 times in the report"),
+    (("gates", 0, "name"), "other", "gate lowered file = graph in memory: 0 times"),
+    (("gates", 0, "name"), "legal on the target", "gate legal on the target: 2 times"),
+    (("gates", 4, "status"), "failed", "gate fast simulator = reference: status is 'failed'"),
+    (("gates", 6, "status"), "not run", "gate finn = reference: status is 'not run'"),
+    (("graph", "equal"), False, "graph: equal is False"),
+    (("graph", "equal"), None, "graph: equal is None"),
+    (("graph", "content_sha256_in_memory"), "cd", "in memory 'cd'"),
+    (("graph", "diagnostics"), ["head: too wide"], "diagnostics are ['head: too wide']"),
+    (("graph", "proofs"), [], "no accumulator was proven"),
+    (("graph", "proofs", 0, "holds"), False, "accumulator of head needs 20 of 32 bits"),
+    (("graph", "proofs", 0, "bits"), 33, "accumulator of head needs 33 of 32 bits"),
+    (("graph",), {}, "no accumulator was proven"),
+    (("simulators", "equal"), False, "simulators: equal is False"),
+    (("simulators", "elements"), 0, "simulators: elements is 0; nothing was compared"),
+    (("simulators", "mismatches"), 3, "mismatches 3"),
+    (("simulators",), {}, "simulators: equal is None"),
     (("estimate", "fits"), False, "estimate: fits is False"),
     (("estimate",), {}, "estimate: fits is None"),
 ]
@@ -59,6 +88,22 @@ def test_a_bad_report_is_named(place: tuple[Any, ...], value: Any, fault: str):
         holder = holder[key]
     holder[place[-1]] = value
     assert any(fault in line for line in check_demo.faults(report))
+
+
+@pytest.mark.parametrize("gate", range(len(check_demo.GATES)))
+def test_a_gate_that_is_gone_is_named(gate: int):
+    report = copy.deepcopy(GOOD)
+    name = report["gates"].pop(gate)["name"]
+    assert check_demo.faults(report) == [f"gate {name}: 0 times in the report"]
+
+
+def test_the_names_of_the_gates_are_those_of_a_build(monkeypatch: pytest.MonkeyPatch):
+    """A gate that is renamed in the pipeline must be renamed here: nothing else knows both lists."""
+    from srq_hw.pipeline.assemble import _gates
+
+    report = {"graph": {"equal": None, "content_sha256_lowered": "", "nodes": 1}, "parity": None, "simulators": None}
+    rows = _gates(report | {"oracles": [{"name": n, "status": "not run", "detail": ""} for n in check_demo.ORACLES]})
+    assert tuple(row["name"] for row in rows) == check_demo.GATES
 
 
 def test_a_missing_or_broken_report_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

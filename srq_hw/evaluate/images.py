@@ -80,7 +80,7 @@ def write_png(path: Path | str, image: UInt8Image) -> None:
         Image.fromarray(image).save(beside, format="PNG")
         beside.replace(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
     finally:
         beside.unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from srq_hw.errors import InputError
 from srq_hw.networks.registry import NETWORKS
 
 _TORCH_SUFFIXES = (".pth", ".pt")
+CHECKPOINT_SUFFIXES = (*_TORCH_SUFFIXES, ".safetensors")
 _NESTS = ("state_dict", "params", "params_ema", "model")  # keys under which training frameworks nest the state dict
 _SHOWN = 4
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srq_hw.errors import InputError
-from srq_hw.networks.checkpoint import load_into, sha256_of
+from srq_hw.networks.checkpoint import CHECKPOINT_SUFFIXES, load_into, sha256_of
 from srq_hw.networks.registry import DEFAULT_NETWORK, NETWORKS, NetworkInfo
+from srq_hw.yamlfile import did_you_mean
 
 _PROBE_SIDE = 16
 
@@ -50,13 +51,13 @@ def load_network(spec: str | None = None, weights: Path | None = None) -> FloatN
     name = DEFAULT_NETWORK if spec is None else spec
     info = NETWORKS.get(name)
     if info is None:
-        raise InputError(f"network {name!r}: unknown; allowed are {', '.join(NETWORKS)} or your own pkg.module:factory")
+        raise InputError(_unknown(name))
     module = info.factory()
     if weights is not None:
         load_into(module, name, weights)
         return _finish(name, module, info.scale, info.input_max, str(weights), sha256_of(weights))
     if not info.embedded:
-        raise InputError(f"network {name}: no weights given; name a checkpoint file, origin: {info.origin}")
+        raise InputError(f"network {name}: no weights given; add --weights FILE (origin: {info.origin})")
     return _load_embedded(info, module)
 
 
@@ -75,6 +76,20 @@ def run_float(net: FloatNetwork, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
             raise InputError(f"network {net.name}: the output holds NaN or Inf; use another checkpoint ({net.source})")
         grey_levels = torch.round(y / unit).clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(grey_levels.permute(1, 2, 0).numpy())
+
+
+def _unknown(name: str) -> str:
+    """What is wrong with a name, and what the user may have meant: a weights file is no network."""
+    known = ", ".join(NETWORKS)
+    if Path(name).suffix.lower() in CHECKPOINT_SUFFIXES:
+        return (
+            f"network {name!r}: a file of weights says nothing of the network they belong to; name it and give the "
+            f"file with --weights {name}. Networks are {known} or your own pkg.module:factory"
+        )
+    return (
+        f"network {name!r}: unknown{did_you_mean(name, NETWORKS)}; allowed are {known}, your own pkg.module:factory, "
+        "or a .qonnx or .onnx file"
+    )
 
 
 def _load_embedded(info: NetworkInfo, module: nn.Module) -> FloatNetwork:

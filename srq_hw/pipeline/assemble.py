@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from srq_hw.doctor import versions
+from srq_hw.evaluate.demo import demo_calibration_images
+from srq_hw.evaluate.images import list_images
 from srq_hw.fixedpoint import bits_for
 from srq_hw.graph.ir import IntGraph
 from srq_hw.pipeline.engine import Step, StepRecord, sha256_json
@@ -15,6 +18,7 @@ from srq_hw.pipeline.hardware import finn_result
 from srq_hw.pipeline.session import Session, macs_per_pixel
 from srq_hw.pipeline.steps import deliverables, load_result
 from srq_hw.quantize.requant import multiplier_bits
+from srq_hw.report.schema import SCHEMA_VERSION
 
 WEIGHT_BINS = 64
 #: steps that leave findings for the report
@@ -27,7 +31,7 @@ def assemble(session: Session, steps: list[Step], records: list[StepRecord]) -> 
     found = {name: load_result(session, name) for name in RESULT_STEPS if name in names}
     quality, simulators = found["quality"], found["simulators"]
     report = {
-        "schema": 1,
+        "schema": SCHEMA_VERSION,
         "tool": {name.replace("-", "_"): version for name, version in versions().items()},
         "target": session.target.name,
         "target_sha256": session.target.sha256,
@@ -77,7 +81,7 @@ def _requant_text(session: Session) -> str:
 
 def _quantization(session: Session) -> dict[str, Any]:
     graph = session.graph
-    weights = [_weight(graph, node.name, node.params["weight"]) for node in graph.nodes if node.op == "Conv"]
+    weights = [_weight(node.name, node.params["weight"]) for node in graph.nodes if node.op == "Conv"]
     own = not session.options.is_file
     head = {
         "weight_bits": session.plan.weight_bits if own else max(row["bits"] for row in weights),
@@ -92,17 +96,13 @@ def _quantization(session: Session) -> dict[str, Any]:
     }
     if own:  # real values of the weights, one integer being the mean step of the layer's channels
         steps = {name: float(np.mean(conv.weight_scale)) for name, conv in session.frozen.convs.items()}
-        weights = [_in_real(row, steps.get(row["name"], 1.0), session.plan.weight_bits) for row in weights]
+        weights = [_in_real(row, steps[row["name"]], session.plan.weight_bits) for row in weights]
     return head | {"layers": _layers(session) if own else [], "weights": weights}
 
 
 def _calibration_names(session: Session) -> list[str]:
     if session.options.calib_images is not None:
-        from srq_hw.evaluate.images import list_images
-
         return [path.name for path in list_images(session.options.calib_images)]
-    from srq_hw.evaluate.demo import demo_calibration_images
-
     return [item.name for item in demo_calibration_images()]
 
 
@@ -136,7 +136,7 @@ def _layers(session: Session) -> list[dict[str, Any]]:
     return rows
 
 
-def _weight(graph: IntGraph, name: str, weight: Any) -> dict[str, Any]:
+def _weight(name: str, weight: npt.NDArray[np.int64]) -> dict[str, Any]:
     lo, hi = int(weight.min()), int(weight.max())
     counts = np.histogram(weight, WEIGHT_BINS, (lo - 0.5, hi + 0.5))[0]
     return {
@@ -218,7 +218,8 @@ def _gates(report: dict[str, Any]) -> list[dict[str, Any]]:
     gate("legal on the target", not diagnostics, "; ".join(diagnostics[:3]) or f"{graph['nodes']} nodes")
     proofs = graph.get("proofs", [])
     widest = max((proof["bits"] for proof in proofs), default=0)
-    gate("accumulators proven", all(p["holds"] for p in proofs), f"{len(proofs)} accumulators, widest {widest} bits")
+    proven = bool(proofs) and all(proof["holds"] for proof in proofs)
+    gate("accumulators proven", proven, f"{len(proofs)} accumulators, widest {widest} bits")
     gate(
         "frozen Brevitas (float64) = reference",
         parity and parity["equal"],

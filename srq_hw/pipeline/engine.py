@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -25,8 +26,9 @@ from srq_hw.errors import RunError
 
 #: folder of records and scratch files inside the build folder
 STATE = ".srq"
+SCRATCH = "scratch"
 #: packages whose arithmetic or file writers decide what a step makes
-PACKAGES = ("brevitas", "numpy", "onnx", "onnxruntime", "qonnx", "torch")
+PACKAGES = ("brevitas", "numba", "numpy", "onnx", "onnxruntime", "qonnx", "torch")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def tool_sha256() -> str:
 
 
 def run_step(step: Step, folder: Path, before: Callable[[], None] = lambda: None) -> StepRecord:
-    """Run the step, or skip it when its record matches. Errors of the step pass through; nothing of it is left then.
+    """Run the step, or skip it when its record matches. Errors of the step pass through; of its results nothing
+    is left then, only its scratch folder, where a tool's log may lie.
 
     before: called where the step is not skipped, before anything changes.
     """
@@ -139,10 +142,17 @@ def _recorded(path: Path, key: str, step: Step, folder: Path) -> float | None:
 
 def _scratch(folder: Path, step: str) -> Path:
     """An empty folder with a name of its own: a worker that outlives a killed build may write into the old one."""
-    parent = folder / STATE / "scratch" / step
+    parent = folder / STATE / SCRATCH / step
     shutil.rmtree(parent, ignore_errors=True)
     parent.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(dir=parent))
+
+
+def final_places(text: str, folder: Path) -> str:
+    """A message with the paths of scratch folders replaced by where the files would have lain in the build folder."""
+    for base in (folder.absolute(), folder):
+        text = re.sub(re.escape(str(base / STATE / SCRATCH)) + "/[^/]+/[^/]+", str(folder), text)
+    return text
 
 
 def _move(scratch: Path, folder: Path, name: str, step: str) -> None:

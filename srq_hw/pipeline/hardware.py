@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ NOT_RUN = "not_run.txt"
 ORACLE_RESULT = ".srq/results/oracle_finn.json"
 
 
-def hardware_steps(session: Session, progress: Callable[[int, int], None]) -> list[Step]:
+def hardware_steps(session: Session) -> list[Step]:
     """finn, oracle_finn, handoff. Without FINN+ each says "not run" and why."""
     return [_finn(session), _oracle(session), _handoff(session)]
 
@@ -31,12 +30,11 @@ def _finn(session: Session) -> Step:
             (scratch / "finn" / NOT_RUN).write_text(result.reason + "\n")
 
     def material() -> Any:
-        finn = find_tool("finn")
         return {
             "target": session.target.sha256,
             "size": session.size,
             "fps": session.options.fps,
-            "finn": finn.version if finn.usable else None,
+            "finn": _finn_version(),
         }
 
     return Step("finn", material, ("graph.json",), ("finn",), run)
@@ -63,7 +61,10 @@ def _oracle(session: Session) -> Step:
             }
         write_json(scratch / ORACLE_RESULT, row)
 
-    return Step("oracle_finn", lambda: image_sha256(session.tile), ("graph.json", "finn"), (ORACLE_RESULT,), run)
+    def material() -> Any:
+        return {"tile": image_sha256(session.tile), "finn": _finn_version()}
+
+    return Step("oracle_finn", material, ("graph.json", "finn"), (ORACLE_RESULT,), run)
 
 
 def _handoff(session: Session) -> Step:
@@ -80,6 +81,12 @@ def _handoff(session: Session) -> Step:
         return {"target": session.target.sha256, "tile": image_sha256(session.tile)}
 
     return Step("handoff", material, ("graph.json", "finn"), ("handoff",), run)
+
+
+def _finn_version() -> str | None:
+    """Version of FINN+ that runs here; None without a usable one."""
+    finn = find_tool("finn")
+    return finn.version if finn.usable else None
 
 
 def finn_result(session: Session) -> FinnResult:

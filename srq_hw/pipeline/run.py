@@ -13,7 +13,7 @@ from srq_hw.errors import InputError, RunError, SrqError
 from srq_hw.exchange.lower import image_size, lower
 from srq_hw.graph.ir import IntGraph
 from srq_hw.pipeline.assemble import assemble
-from srq_hw.pipeline.engine import StepRecord, locked, run_step, write_json, write_text
+from srq_hw.pipeline.engine import StepRecord, final_places, locked, run_step, write_json, write_text
 from srq_hw.pipeline.options import BuildOptions, check_file_options, check_fps, prepare_folder
 from srq_hw.pipeline.session import Session
 from srq_hw.pipeline.steps import build_steps
@@ -73,7 +73,9 @@ def _check_inputs(session: Session) -> None:
     _ = session.target
     if session.options.is_file:
         check_file_options(session.options, image_size(session.foreign))
-        _check_rgb(lower(session.foreign, session.target, str(session.options.model)), str(session.options.model))
+        _check_image_network(
+            lower(session.foreign, session.target, str(session.options.model)), str(session.options.model)
+        )
         return
     _ = session.recipe
     _ = session.plan
@@ -87,8 +89,10 @@ def _withdraw_report(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _check_rgb(graph: IntGraph, source: str) -> None:
-    """The test images are RGB: three channels in, three out."""
+def _check_image_network(graph: IntGraph, source: str) -> None:
+    """The test images are RGB: three channels in, three out; and there must be something to quantize."""
+    if all(node.op != "Conv" for node in graph.nodes):
+        raise InputError(f"{source}: no convolution; a build needs a network with at least one")
     for name in (graph.input, graph.output):
         if graph.tensors[name].channels != 3:
             raise InputError(
@@ -109,13 +113,15 @@ def _disk_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = error.filename or out
+        where = final_places(str(error.filename or out), out)
         raise RunError(
             f"{where}: {error.strerror or error}; free some space or choose another --out, then run again"
         ) from error
     except SrqError as error:  # a worker or a writer on a full disk fails in its own words
         free = shutil.disk_usage(out).free
         if free >= FULL_DISK:
+            if isinstance(error.__cause__, OSError):  # a file of a scratch folder that could not be written
+                raise type(error)(final_places(str(error), out)) from error
             raise
         raise RunError(
             f"{out}: the disk is full ({free} bytes left); free some space or choose another --out, then run again. "

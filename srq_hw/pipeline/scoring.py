@@ -16,7 +16,7 @@ from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
 from srq_hw.graph.ir import IntGraph
 from srq_hw.networks.loading import run_float
-from srq_hw.pipeline.options import BuildOptions
+from srq_hw.pipeline.options import BuildOptions, check_file_options
 from srq_hw.pipeline.pictures import average, measure, run_quantized, to_uint8
 from srq_hw.pipeline.session import Session
 from srq_hw.quantize.calibrate import calibrate
@@ -27,10 +27,16 @@ Progress = Callable[[int, int], None]
 
 
 def evaluate_model(options: BuildOptions, data: Path | None, float_only: bool, progress: Progress) -> dict[str, Any]:
-    """Rows per image and their mean. The integer figures are those of the IntGraph's fast simulator."""
+    """Rows per image and their mean. The integer figures are those of the IntGraph's fast simulator.
+
+    InputError for an option that a QONNX file would leave without effect, and for images that cannot be scored.
+    """
     session = Session(options)
     graph, quantized = None, None
     if options.is_file:
+        check_file_options(options, None)
+        if float_only:
+            raise InputError(f"--float: {options.model} is quantized already and has no float network; leave it out")
         graph = lower(session.foreign, session.target, str(options.model))
     elif not float_only:
         calibration = calibrate(session.plan, session.target, session.recipe, session.calibration_images)

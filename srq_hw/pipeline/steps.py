@@ -10,10 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from srq_hw.errors import RunError
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
 from srq_hw.exchange.qonnx_export import export_qonnx, save_model
-from srq_hw.graph.check import legality, prove_accumulators
+from srq_hw.graph.check import prove_accumulators
+from srq_hw.graph.legality import legality
 from srq_hw.oracles.qonnx import qonnx_oracle
 from srq_hw.parity import Comparison, compare
 from srq_hw.pipeline import hardware, pictures
@@ -43,7 +45,7 @@ def build_steps(session: Session, progress: Progress) -> list[Step]:
         _simulators(session),
         _qonnx(session),
         pictures.quality_step(session, progress),
-        *hardware.hardware_steps(session, progress),
+        *hardware.hardware_steps(session),
     ]
 
 
@@ -110,13 +112,12 @@ def _lower(session: Session) -> Step:
 
 
 def _result_step(
-    session: Session, name: str, material: Callable[[], Any], needs: tuple[str, ...], work: Callable[[], dict[str, Any]]
+    name: str, material: Callable[[], Any], needs: tuple[str, ...], work: Callable[[], dict[str, Any]]
 ) -> Step:
     """A step that leaves only findings for the report."""
 
     def run(scratch: Path) -> None:
-        path = scratch / RESULTS / f"{name}.json"
-        write_json(path, work())
+        write_json(scratch / RESULTS / f"{name}.json", work())
 
     return Step(name, material, needs, (f"{RESULTS}/{name}.json",), run)
 
@@ -129,7 +130,7 @@ def _check(session: Session) -> Step:
             "diagnostics": [str(item) for item in legality(session.graph, session.target)],
         }
 
-    return _result_step(session, "check", lambda: session.target.sha256, ("graph.json",), work)
+    return _result_step("check", lambda: session.target.sha256, ("graph.json",), work)
 
 
 def comparison_json(result: Comparison) -> dict[str, Any]:
@@ -154,13 +155,17 @@ def _parity(session: Session) -> Step:
         image_point = session.plan.points.get("image_quant")
         if image_point is not None:
             right["image_quant"] = right[session.graph.input]
+        unknown = {node.output for node in session.graph.nodes if node.op == "Requant"} | {session.graph.output}
+        unknown -= left.keys()
+        if unknown:
+            raise RunError(f"parity: the Brevitas model makes no {', '.join(sorted(unknown))} to compare with")
         where = {"image": session.pairs[0].name, "size": list(image.shape[:2])}
         return where | comparison_json(compare(left, right))
 
     def material() -> Any:
         return {"network": session.network_sha256, "target": session.target.sha256, "image": session.pairs_sha256}
 
-    return _result_step(session, "parity", material, ("graph.json", "calibration.json"), work)
+    return _result_step("parity", material, ("graph.json", "calibration.json"), work)
 
 
 def _simulators(session: Session) -> Step:
@@ -187,14 +192,14 @@ def _simulators(session: Session) -> Step:
             "fast_seconds": round(ended - warm, 4),
         }
 
-    return _result_step(session, "simulators", lambda: session.pairs_sha256, ("graph.json",), work)
+    return _result_step("simulators", lambda: session.pairs_sha256, ("graph.json",), work)
 
 
 def _qonnx(session: Session) -> Step:
     def work() -> dict[str, Any]:
         found = qonnx_oracle(session.model, session.graph, session.tile)
         passed = found.elements > 0 and found.mismatches == 0
-        tie_text = f"; {found.ties} one-step differences at float32 near ties" if found.ties else ""
+        tie_text = f"; elements one step off at a float32 near tie: {found.ties}" if found.ties else ""
         return {
             "name": "qonnx",
             "status": "passed" if passed else "failed",
@@ -208,7 +213,7 @@ def _qonnx(session: Session) -> Step:
     def material() -> Any:
         return image_sha256(session.tile)
 
-    return _result_step(session, "oracle_qonnx", material, ("graph.json", "model.qonnx"), work)
+    return _result_step("oracle_qonnx", material, ("graph.json", "model.qonnx"), work)
 
 
 def load_result(session: Session, name: str) -> dict[str, Any]:

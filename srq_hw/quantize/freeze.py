@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from srq_hw.errors import InputError
+from srq_hw.errors import InputError, RunError
 from srq_hw.fixedpoint import int_range
 from srq_hw.quantize.brevitas_layers import QuantNet
 from srq_hw.quantize.calibrate import Calibration
@@ -29,6 +29,8 @@ Real = npt.NDArray[np.float64]
 BIAS_SIGNIFICANT_BITS = 21
 #: |acc * M| of the worst image stays below this: float64 sums then lie within half a grid step of the exact value
 FLOAT64_LIMIT = 2.0**49
+#: float64 noise of an integer times its scale divided by the scale, in steps
+GRID_NOISE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,11 @@ def _freeze_conv(
     weight_scale = np.broadcast_to(quant.scale * quant.multiplier / (np.exp2(quant.shift) * source_scale), bias.shape)
     bias_int = np.array([_significant(float(value)) for value in bias / (source_scale * weight_scale)], np.int64)
     limit = (1 << (target.integer.bias.bits - 1)) - 1
-    bias_int = np.clip(bias_int, -limit, limit)
+    if (np.abs(bias_int) > limit).any():  # calibration leaves a factor of two; merged scales may use it up
+        raise InputError(
+            f"network {plan.net.name}, layer {layer.name}: a bias of {int(np.abs(bias_int).max())} accumulator steps; "
+            f"target {target.name} holds {limit} (integer.bias.bits). Use fewer weight or activation bits."
+        )
     frozen = FrozenConv(weight_int, bias_int, source_scale, weight_scale.copy())
     _require_float64(plan, layer, frozen, quant)
     return frozen
@@ -197,17 +203,22 @@ def load_frozen(net: QuantNet, frozen: Frozen) -> QuantNet:
 
 
 def run_frozen(net: QuantNet, frozen: Frozen, image: npt.NDArray[np.integer]) -> dict[str, Int]:
-    """Every quantized tensor of the frozen Brevitas model as integers, int64 NHWC, by quantizer name.
+    """Every quantized tensor and the output image of the frozen Brevitas model as integers, int64 NHWC, by layer name.
 
-    image: (H, W, C) or (N, H, W, C) grey levels.
+    image: (H, W, C) or (N, H, W, C) grey levels. RunError where a tensor is not on its grid: rounding it here would
+    do a quantizer's work.
     """
     found: dict[str, Int] = {}
 
-    def tap(name: str, value: torch.Tensor) -> None:
-        steps = value / frozen.quants[name].scale
-        found[name] = torch.round(steps).permute(0, 2, 3, 1).numpy().astype(np.int64)
+    def keep(name: str, value: torch.Tensor) -> None:
+        steps = value / frozen.quants[frozen.plan.point_of(name).name].scale
+        whole = torch.round(steps)
+        if not bool(((steps - whole).abs() < GRID_NOISE).all()):
+            raise RunError(f"parity: {name} of the frozen Brevitas model is not quantized; its values are off the grid")
+        found[name] = whole.permute(0, 2, 3, 1).numpy().astype(np.int64)
 
     batch = np.asarray(image)[None] if np.asarray(image).ndim == 3 else np.asarray(image)
     with torch.inference_mode():
-        net(torch.from_numpy(batch.astype(np.float64)).permute(0, 3, 1, 2), tap)
+        output = net(torch.from_numpy(batch.astype(np.float64)).permute(0, 3, 1, 2), keep)
+        keep(frozen.plan.layers[-1].name, output)  # a last shuffle has no quantizer behind it
     return found

@@ -289,7 +289,7 @@ def _renamed(layer: Layer, old: str, new: str) -> Layer:
 def evaluate(
     net: NormalNet, image: Tensor, tap: Callable[[str, Tensor], None] | None = None, dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """The float network in normal form. image: (N, C, H, W) in 0..input_max; `tap` sees every layer's output."""
+    """The float network, folded or not yet. image: (N, C, H, W) in 0..input_max; `tap` sees every layer's output."""
     values: dict[str, Tensor] = {}
     for layer in net.layers:
         values[layer.name] = _compute(layer, [values[name] for name in layer.inputs], image.to(dtype), net, dtype)
@@ -316,10 +316,23 @@ def _prelu(layer: Layer, ins: list[Tensor]) -> Tensor:
     return F.prelu(ins[0], layer.slope.to(ins[0].dtype))
 
 
+def _affine(layer: Layer, ins: list[Tensor]) -> Tensor:
+    assert layer.scale is not None and layer.shift is not None
+    scale, shift = (value.to(ins[0].dtype).reshape(1, -1, 1, 1) for value in (layer.scale, layer.shift))
+    return ins[0] * scale + shift
+
+
+def _clamp(layer: Layer, ins: list[Tensor]) -> Tensor:
+    assert layer.limits is not None
+    return ins[0].clamp(*layer.limits)
+
+
 #: what a layer without weights computes; shared by the float and the quantized network
 LAYER_FUNCTIONS: dict[str, Callable[[Layer, list[Tensor]], Tensor]] = {
     "relu": lambda layer, ins: F.relu(ins[0]),
     "prelu": _prelu,
+    "affine": _affine,
+    "clamp": _clamp,
     "add": lambda layer, ins: ins[0] + ins[1],
     "concat": lambda layer, ins: torch.cat(ins, dim=1),
     "shuffle": lambda layer, ins: F.pixel_shuffle(ins[0], layer.factor),

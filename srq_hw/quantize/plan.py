@@ -81,7 +81,7 @@ def _checked(bits: int | None, default: int, lowest: int, highest: int, option: 
     if bits is None:
         return default
     if not lowest <= bits <= highest:
-        raise InputError(f"{option} {bits}: target {target} allows {lowest} to {highest}")
+        raise InputError(f"{option} (or --bits) {bits}: target {target} allows {lowest} to {highest}")
     return bits
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from srq_hw.quantize.clipping import METHODS
-from srq_hw.resources import data_names, data_path
+from srq_hw.resources import data_path
 from srq_hw.yamlfile import load_model
 
 
@@ -81,11 +81,6 @@ class Recipe(_Part):
     patches: Patches
     activations: ActivationMethod
     weights: WeightMethod
-
-
-def list_recipes() -> list[str]:
-    """Names of the packaged recipes."""
-    return data_names("calib")
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from srq_hw.errors import InputError
 from srq_hw.networks.loading import FloatNetwork
-from srq_hw.quantize.normal import Layer, NormalNet, fold
+from srq_hw.quantize.normal import Layer, NormalNet, evaluate, fold
 
 
 def normalize(net: FloatNetwork) -> NormalNet:
@@ -24,12 +24,18 @@ def normalize(net: FloatNetwork) -> NormalNet:
             f"network {net.name}: torch.fx cannot trace it ({type(error).__name__}: {error}). "
             "Write the forward without data-dependent branches."
         ) from error
-    _require_same(net, traced)
-    return fold(_Translator(net, traced).run())
+    translator = _Translator(net, traced)
+    probe, wanted = _require_same(net, traced)
+    layers = translator.run()
+    _require_no_more(layers, probe, wanted)
+    return fold(layers)
 
 
-def _require_same(net: FloatNetwork, traced: fx.GraphModule) -> None:
-    """Module and trace on a small image: `y += x` on a tensor with another name, say, is traced as a plain sum."""
+def _require_same(net: FloatNetwork, traced: fx.GraphModule) -> tuple[Tensor, Any]:
+    """The probe image and what the module makes of it.
+
+    Module and trace must agree on it: `y += x` on a tensor with another name, say, is traced as a plain sum.
+    """
     probe = torch.rand(1, IMAGE_CHANNELS, PROBE_SIDE, PROBE_SIDE, generator=torch.Generator().manual_seed(0))
     try:
         with torch.inference_mode():
@@ -41,11 +47,26 @@ def _require_same(net: FloatNetwork, traced: fx.GraphModule) -> None:
             f"({type(error).__name__}: {error})"
         ) from error
     if not isinstance(wanted, Tensor) or not isinstance(found, Tensor):
-        return  # the translator says what is wrong with the output
+        return probe, None  # the translator says what is wrong with the output
     if wanted.shape != found.shape or not torch.allclose(wanted, found, rtol=1e-4, atol=1e-4 * net.input_max):
         raise InputError(
             f"network {net.name}: what torch.fx traces computes something else than the module; an in-place operation "
             "(+=, -=, *=) on a tensor that is used again does that. Write y = y + x."
+        )
+    return probe, wanted
+
+
+def _require_no_more(net: NormalNet, probe: Tensor, wanted: Any) -> None:
+    """Translated layers and module on the same image: a forward hook, say, is in no layer's weights."""
+    with torch.inference_mode():
+        found = evaluate(net, probe, dtype=torch.float64)
+    if not isinstance(wanted, Tensor) or not bool(torch.isfinite(wanted).all()):
+        return  # calibration names the layer that is not finite
+    reach = max(net.input_max, float(wanted.abs().max()))
+    if wanted.shape != found.shape or float((wanted - found).abs().max()) > PROBE_TOLERANCE * reach:
+        raise InputError(
+            f"network {net.name}: its layers compute something else than the module; a forward hook, or a layer class "
+            "with a forward of its own, does that. Write the operation out in the module's forward."
         )
 
 
@@ -180,6 +201,8 @@ def _reachable(layers: list[Layer], output: str) -> list[Layer]:
 IMAGE_CHANNELS = 3
 #: side of the image on which module and trace are compared, pixels
 PROBE_SIDE = 16
+#: float32 of the module against float64 of its layers, relative to the largest value
+PROBE_TOLERANCE = 1e-3
 
 # --- modules ------------------------------------------------------------------------------------------------------
 
@@ -275,7 +298,7 @@ def _sub(t: _Translator, node: fx.Node) -> str:
     if t._is_map(a) and t._is_map(b):
         raise t._error(node, "subtraction of two feature maps (add one whose convolution is negated)")
     if t._is_map(a):
-        return t.affine(node, a, 1.0, -t.constant(b, node))
+        return t.affine(node, a, 1.0, -t.constant(b, node).reshape(-1, 1, 1))
     return t.affine(node, b, -1.0, a)
 
 
@@ -293,7 +316,7 @@ def _div(t: _Translator, node: fx.Node) -> str:
         raise t._error(node, "division by a feature map")
     if node.kwargs.get("rounding_mode") is not None:
         raise t._error(node, f"division with rounding_mode {node.kwargs['rounding_mode']!r}")
-    return t.affine(node, a, 1.0 / t.constant(b, node), 0.0)
+    return t.affine(node, a, 1.0 / t.constant(b, node).reshape(-1, 1, 1), 0.0)
 
 
 def _cat(t: _Translator, node: fx.Node) -> str:

@@ -58,7 +58,9 @@ def test_weights(srq: Srq, here: Path, weights: Path, name: str, words: tuple[st
 
 OPTIONS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("nonet",), ("network 'nonet': unknown", DEFAULT_NETWORK, "pkg.module:factory")),
-    (("edsr8_64_x2",), ("edsr8_64_x2", "no weights given")),
+    (("edsr8_64_x2",), ("edsr8_64_x2", "no weights given; add --weights FILE")),
+    (("mine.pth",), ("'mine.pth'", "--weights mine.pth", "pkg.module:factory")),
+    (("edsr8_64",), ("unknown (did you mean 'edsr8_64_x2'?)", ".qonnx")),
     ((":",), ("not of the form pkg.module:factory",)),
     (("nomodule:net",), ("importing nomodule failed", "PYTHONPATH")),
     (("ownnets.small:nothing",), ("no callable 'nothing'",)),
@@ -70,7 +72,7 @@ OPTIONS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
     (("--target", "zcu1O4"), ("zcu1O4", "did you mean 'zcu104'", ".yaml")),
     (("--calib", "percentil"), ("percentil", "did you mean 'percentile'", "minmax")),
     (("--stop-after", "synth"), ("--stop-after 'synth'", "calibrate, export, lower")),
-    (("--bits", "0"), ("0: target zcu104 allows 2 to 8",)),
+    (("--bits", "0"), ("--weight-bits (or --bits) 0: target zcu104 allows 2 to 8",)),
     (("--bits", "1"), ("1: target zcu104 allows 2 to 8",)),
     (("--bits", "17"), ("17: target zcu104 allows 2 to 8",)),
     (("--act-bits", "-3"), ("-3: target zcu104 allows 2 to 8",)),
@@ -92,6 +94,13 @@ OPTIONS: list[tuple[tuple[str, ...], tuple[str, ...]]] = [
 def test_options(srq: Srq, here: Path, arguments: tuple[str, ...], words: tuple[str, ...]):
     srq("build", *arguments, "--out", "out").refused(*words)
     assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--bits", "3"), ("--weights", "x.pth"), ("--calib", "mse"), ("--float",)])
+def test_options_that_a_file_decides(srq: Srq, here: Path, arguments: tuple[str, ...]):
+    srq("evaluate", "foreign.onnx", *arguments).refused(
+        arguments[0], "foreign.onnx is quantized already", "leave it out"
+    )
 
 
 @pytest.mark.parametrize("arguments", [("--bits", "abc"), ("--fps", "x"), ("--no-such-option",), ("a", "b")])
@@ -257,6 +266,7 @@ def test_a_file_too_large_for_the_disk(start: Callable[..., subprocess.Popen[str
     out, err = process.communicate(timeout=120)
     assert process.returncode in (1, 2)
     Done(process.returncode, out, err).refused("File too large", "choose another", code=process.returncode)
+    assert "full/images/" in err and "scratch" not in err
     assert {path.name for path in (here / "full").iterdir()} <= {
         *(".srq", "calibration.json", "graph.json", "log.txt", "model.qonnx")
     }

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from srq_hw.errors import InputError
-from srq_hw.graph import check
+from srq_hw.graph import check, legality
 from srq_hw.graph.ir import IntGraph, Node, Tensor
 from srq_hw.graph.synthetic import GraphBuilder, edsr_graph
 from srq_hw.simulate import reference
@@ -28,7 +28,7 @@ def graph() -> IntGraph:
 def test_an_ordinary_network_is_legal_everywhere(name: str) -> None:
     aim = load_target(name)
     plain = edsr_graph(4, 1, rounding=aim.integer.requant.rounding)
-    assert check.legality(plain, aim) == []
+    assert legality.legality(plain, aim) == []
     assert all(proof.holds for proof in check.prove_accumulators(plain, aim))
 
 
@@ -128,7 +128,7 @@ RULES: dict[str, tuple[Callable[[IntGraph], IntGraph], object, str, str]] = {
 @pytest.mark.parametrize("name", RULES)
 def test_rule_fires(graph: IntGraph, name: str) -> None:
     damage, aim, node, rule = RULES[name]
-    found = check.legality(damage(graph), aim)
+    found = legality.legality(damage(graph), aim)
     mine = [item for item in found if (item.node, item.rule) == (node, rule)]
     assert len(mine) == 1, found
     assert mine[0].found and mine[0].allowed and mine[0].remedy.endswith(".")
@@ -138,7 +138,7 @@ def test_rule_fires(graph: IntGraph, name: str) -> None:
 def test_every_rule_function_has_a_case() -> None:
     """A rule added to the table without a case here fails."""
     prefixes = {rule for _, _, _, rule in RULES.values()}
-    assert len(check.RULES) == 7, "a new rule: add its case to RULES"
+    assert len(legality.RULES) == 7, "a new rule: add its case to RULES"
     assert {
         "integer.ops",
         "integer.weights.bits",
@@ -151,7 +151,7 @@ def test_the_image_that_leaves_may_be_wider_than_the_layers() -> None:
     aim = target(
         **{"activations.bits": {"min": 2, "max": 4, "default": 4}, "weights.bits": {"min": 2, "max": 4, "default": 4}}
     )
-    assert check.legality(edsr_graph(4, 1, weight_bits=4, act_bits=4), aim) == []
+    assert legality.legality(edsr_graph(4, 1, weight_bits=4, act_bits=4), aim) == []
 
 
 @pytest.mark.parametrize("spare", [0, 1])

@@ -112,7 +112,9 @@ def test_listed_network_needs_weights() -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(InputError, match=r"'edsr': unknown; allowed are srq_edsr4_24_x2, .*pkg\.module:factory"):
+    with pytest.raises(
+        InputError, match=r"'edsr': unknown.*; allowed are srq_edsr4_24_x2, .*pkg\.module:factory, .*\.qonnx"
+    ):
         load_network("edsr")
 
 

@@ -102,6 +102,12 @@ EXACT: dict[str, Callable[[], nn.Module]] = {
         ),
         c=conv(4, 4),
     ),
+    "per channel subtraction and division": lambda: two(
+        lambda m, x: (
+            m.c(x) / torch.tensor([1.0, -2.0, 0.5, 3.0]).reshape(1, 4, 1, 1) - torch.arange(4.0).reshape(4, 1, 1)
+        ),
+        c=conv(4, 4),
+    ),
     "output affine behind a shuffle": lambda: Forward(
         lambda m, x: F.pixel_shuffle(m.a(x), 2) * torch.tensor([0.5, 2.0, -1.0]).reshape(1, 3, 1, 1) + 100.0,
         a=conv(3, 12),

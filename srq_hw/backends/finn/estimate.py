@@ -199,6 +199,11 @@ def _fifo(resource: str) -> Callable[[NodeFigures, Device], int | None]:
     return lambda node, device: node.fifo.get(resource) or None
 
 
+def _node_lut_text(op: str) -> str:
+    """The figure of an operator, and where it was not measured on the unit itself, whose it is."""
+    return f"{op} {NODE_LUT[op]}" + (f" (assumed {ASSUMED[op]})" if op in ASSUMED else "")
+
+
 @dataclass(frozen=True)
 class _Rule:
     resource: str  # FINN's name of it
@@ -224,7 +229,7 @@ _RULES = (
         "weights and a-bit activations into the A-bit port, two at 8 bits",
     ),
     _Rule("LUT", True, _mvu_lut, "FINN says 0; yosys: 33.5 LUT per PE*SIMD at 8x8 bit, scaled with the operand widths"),
-    _Rule("LUT", True, _node_lut, "FINN says 0; yosys: " + ", ".join(f"{op} {lut}" for op, lut in NODE_LUT.items())),
+    _Rule("LUT", True, _node_lut, "FINN says 0; yosys: " + ", ".join(map(_node_lut_text, NODE_LUT))),
     _Rule(
         "LUT",
         False,
