@@ -6,13 +6,10 @@ import numpy as np
 
 from srq_hw.fixedpoint import bits_for
 from srq_hw.graph.ir import Attr, IntGraph, Node, Tensor
-from srq_hw.graph.passes import run_passes
+from srq_hw.graph.passes import UNPROVEN_BITS, run_passes
 from srq_hw.quantize.freeze import Frozen
 from srq_hw.quantize.normal import Layer
 from srq_hw.quantize.plan import IMAGE_BITS
-
-#: width of an accumulator before `minimize_accumulators` proves a narrower one
-UNPROVEN_BITS = 48
 
 
 def to_intgraph(frozen: Frozen) -> IntGraph:

@@ -23,11 +23,10 @@ from srq_hw.exchange.values import (
 )
 from srq_hw.fixedpoint import SHIFT_LIMIT, bits_for, dyadic
 from srq_hw.graph.ir import Node, Tensor
+from srq_hw.graph.passes import UNPROVEN_BITS
 from srq_hw.quantize.requant import multiplier_bits
 from srq_hw.target import Target
 
-#: width of an accumulator before `minimize_accumulators` proves a narrower one
-UNPROVEN_BITS = 48
 #: an added constant counts as a whole number of steps when it is that near
 GRID_TOLERANCE = 1e-4
 

@@ -20,11 +20,9 @@ from srq_hw.exchange.values import (
 )
 from srq_hw.fixedpoint import int_range
 from srq_hw.graph.ir import Attr, Node, Tensor
+from srq_hw.quantize.plan import IMAGE_BITS
 from srq_hw.quantize.requant import multipliers, slope_multipliers
 from srq_hw.target import Target
-
-#: the image is 8 bits wide, one grey level per step
-IMAGE_BITS = 8
 
 
 def lower_quant(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:

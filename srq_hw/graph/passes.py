@@ -54,6 +54,10 @@ def _is_unity(node: Node) -> bool:
     return unit and "negative_multiplier" not in node.params and node.int_attr("zero_point") == 0
 
 
+#: width that a graph's maker gives an accumulator before `minimize_accumulators` proves a narrower one
+UNPROVEN_BITS = 48
+
+
 def minimize_accumulators(graph: IntGraph) -> IntGraph:
     """Give every accumulator (Conv, Add, Offset) the narrowest type that its proven range needs.
 

@@ -27,6 +27,8 @@ from srq_hw.errors import RunError
 #: folder of records and scratch files inside the build folder
 STATE = ".srq"
 SCRATCH = "scratch"
+#: where a step's findings for the report go
+RESULTS = f"{STATE}/results"
 #: packages whose arithmetic or file writers decide what a step makes
 PACKAGES = ("brevitas", "numba", "numpy", "onnx", "onnxruntime", "qonnx", "torch")
 

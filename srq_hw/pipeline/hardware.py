@@ -8,13 +8,13 @@ from typing import Any
 from srq_hw.backends.finn.build import FinnResult, build_finn, load_result
 from srq_hw.backends.finn.oracle import finn_oracle
 from srq_hw.backends.handoff import write_handoff
-from srq_hw.pipeline.engine import Step, write_json
+from srq_hw.pipeline.engine import RESULTS, Step, write_json
 from srq_hw.pipeline.session import Session, image_sha256
 from srq_hw.tools import find_tool
 
 #: stands in finn/ instead of a design where FINN+ is not installed, with the reason
 NOT_RUN = "not_run.txt"
-ORACLE_RESULT = ".srq/results/oracle_finn.json"
+ORACLE_RESULT = f"{RESULTS}/oracle_finn.json"
 
 
 def hardware_steps(session: Session) -> list[Step]:

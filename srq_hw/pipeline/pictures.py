@@ -15,14 +15,15 @@ from srq_hw.evaluate.datasets import Pair
 from srq_hw.evaluate.images import write_png
 from srq_hw.evaluate.metrics import psnr_y, ssim_y
 from srq_hw.evaluate.resize import upscale
-from srq_hw.networks.loading import run_float
-from srq_hw.pipeline.engine import Step, write_json
+from srq_hw.networks.loading import FloatNetwork, run_float
+from srq_hw.pipeline.engine import RESULTS, Step, write_json
 from srq_hw.pipeline.session import Session
 from srq_hw.quantize.brevitas_layers import QuantNet
 from srq_hw.quantize.freeze import quant_net
-from srq_hw.simulate.fast import compile_graph
+from srq_hw.simulate.fast import FastProgram, compile_graph
 
 Image = npt.NDArray[np.uint8]
+QUALITY_RESULT = f"{RESULTS}/quality.json"
 #: the difference picture shows |float - integer| times this
 DIFFERENCE_GAIN = 32
 
@@ -33,28 +34,32 @@ def quality_step(session: Session, progress: Callable[[int, int], None]) -> Step
     def run(scratch: Path) -> None:
         program = compile_graph(session.graph)
         quantized = None if session.options.is_file else quant_net(session.plan, session.calibration, session.target)
+        network = None if session.options.is_file else session.network
         rows = []
         for index, pair in enumerate(session.pairs):
-            versions = _versions(session, pair, quantized)
-            versions["integer"] = to_uint8(program.run(pair.lr)[0])
+            versions = render(pair.lr, session.graph.upscale, network, quantized, program)
             rows.append(_row(scratch / "images", pair, versions, session.graph.upscale))
             progress(index + 1, len(session.pairs))
-        write_json(scratch / ".srq/results/quality.json", {"images": rows, "sets": [average("built-in", rows)]})
+        write_json(scratch / QUALITY_RESULT, {"images": rows, "sets": [average("built-in", rows)]})
 
     def material() -> Any:
-        network = session.foreign_sha256 if session.options.is_file else session.network_sha256
-        return {"network": network, "target": session.target.sha256, "images": session.pairs_sha256}
+        return {"network": session.source_sha256, "target": session.target.sha256, "images": session.pairs_sha256}
 
     needs = ("graph.json",) if session.options.is_file else ("graph.json", "calibration.json")
-    return Step("quality", material, needs, ("images", ".srq/results/quality.json"), run)
+    return Step("quality", material, needs, ("images", QUALITY_RESULT), run)
 
 
-def _versions(session: Session, pair: Pair, quantized: QuantNet | None) -> dict[str, Image]:
-    """What the float side makes of a picture; a foreign QONNX file has no float side."""
-    found = {"bicubic": upscale(pair.lr, session.graph.upscale)}
+def render(
+    lr: Image, scale: int, network: FloatNetwork | None, quantized: QuantNet | None, program: FastProgram | None
+) -> dict[str, Image]:
+    """A low-resolution picture enlarged by bicubic and by whatever else there is; uint8 (H, W, 3) each."""
+    found = {"bicubic": upscale(lr, scale)}
+    if network is not None:
+        found["float"] = run_float(network, lr)
     if quantized is not None:
-        found["float"] = run_float(session.network, pair.lr)
-        found["quantized"] = run_quantized(quantized, pair.lr)
+        found["quantized"] = run_quantized(quantized, lr)
+    if program is not None:
+        found["integer"] = to_uint8(program.run(lr)[0])
     return found
 
 

@@ -11,13 +11,11 @@ from srq_hw.evaluate.datasets import Pair, make_pair
 from srq_hw.evaluate.demo import demo_images
 from srq_hw.evaluate.images import list_images, read_rgb
 from srq_hw.evaluate.metrics import SSIM_WINDOW
-from srq_hw.evaluate.resize import upscale
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
 from srq_hw.graph.ir import IntGraph
-from srq_hw.networks.loading import run_float
 from srq_hw.pipeline.options import BuildOptions, check_file_options
-from srq_hw.pipeline.pictures import average, measure, run_quantized, to_uint8
+from srq_hw.pipeline.pictures import average, measure, render
 from srq_hw.pipeline.session import Session
 from srq_hw.quantize.calibrate import calibrate
 from srq_hw.quantize.freeze import freeze, quant_net
@@ -43,17 +41,12 @@ def evaluate_model(options: BuildOptions, data: Path | None, float_only: bool, p
         graph = to_intgraph(freeze(session.plan, calibration, session.target))
         quantized = quant_net(session.plan, calibration, session.target)
     scale = graph.upscale if graph else session.network.scale
+    network = None if options.is_file else session.network
     program = compile_graph(graph) if graph else None
     rows = []
     total, pairs = _pairs(data, scale)
     for pair in pairs:
-        versions = {"bicubic": upscale(pair.lr, scale)}
-        if not options.is_file:
-            versions["float"] = run_float(session.network, pair.lr)
-        if quantized is not None:
-            versions["quantized"] = run_quantized(quantized, pair.lr)
-        if program is not None:
-            versions["integer"] = to_uint8(program.run(pair.lr)[0])
+        versions = render(pair.lr, scale, network, quantized, program)
         rows.append({"name": pair.name, **measure(versions, pair.hr, scale)})
         progress(len(rows), total)
     name = str(data) if data else "built-in"

@@ -15,7 +15,7 @@ import onnx
 
 from srq_hw.errors import InputError
 from srq_hw.evaluate.datasets import Pair, make_pair
-from srq_hw.evaluate.demo import demo_calibration_images, demo_images
+from srq_hw.evaluate.demo import DemoImage, demo_calibration_images, demo_images
 from srq_hw.evaluate.images import list_images, read_rgb
 from srq_hw.evaluate.resize import downscale
 from srq_hw.exchange.lower import image_size, load_qonnx
@@ -106,9 +106,14 @@ class Session:
     # --- images ---------------------------------------------------------------------------------------------------
 
     @cached_property
+    def test_images(self) -> list[DemoImage]:
+        """The built-in test images."""
+        return demo_images()
+
+    @cached_property
     def pairs(self) -> list[Pair]:
         """The built-in test images with their low-resolution versions."""
-        return [make_pair(item.name, item.rgb, self.graph.upscale) for item in demo_images()]
+        return [make_pair(item.name, item.rgb, self.graph.upscale) for item in self.test_images]
 
     @cached_property
     def parity_image(self) -> Image:
@@ -142,13 +147,18 @@ class Session:
 
     @cached_property
     def pairs_sha256(self) -> str:
-        return sha256_json([image_sha256(item.rgb) for item in demo_images()])
+        return sha256_json([image_sha256(item.rgb) for item in self.test_images])
 
     @cached_property
     def foreign_sha256(self) -> str:
         if not Path(self.options.model or "").is_file():
             raise InputError(f"{self.options.model}: no such file; give a .qonnx or .onnx file with Quant nodes")
         return sha256_file(Path(self.options.model or ""))
+
+    @cached_property
+    def source_sha256(self) -> str:
+        """Of what the build starts from: the QONNX file, or the float network."""
+        return self.foreign_sha256 if self.options.is_file else self.network_sha256
 
 
 def centre(image: Image, height: int, width: int) -> Image:

@@ -19,7 +19,7 @@ from srq_hw.graph.legality import legality
 from srq_hw.oracles.qonnx import qonnx_oracle
 from srq_hw.parity import Comparison, compare
 from srq_hw.pipeline import hardware, pictures
-from srq_hw.pipeline.engine import STATE, Step, sha256_file, write_json
+from srq_hw.pipeline.engine import RESULTS, STATE, Step, sha256_file, write_json
 from srq_hw.pipeline.session import Session, calibration_to, image_sha256
 from srq_hw.quantize.calibrate import calibrate
 from srq_hw.quantize.freeze import load_frozen, quant_net, run_frozen
@@ -27,9 +27,6 @@ from srq_hw.simulate import reference
 from srq_hw.simulate.fast import compile_graph
 
 Progress = Callable[[int, int], None]
-
-#: where a step's findings for the report go
-RESULTS = f"{STATE}/results"
 
 
 def build_steps(session: Session, progress: Progress) -> list[Step]:
@@ -105,10 +102,11 @@ def _lower(session: Session) -> Step:
         }
         write_json(scratch / RESULTS / "lower.json", result)
 
+    def material() -> Any:
+        return {"target": session.target.sha256, "network": session.source_sha256}
+
     needs = ("model.qonnx",) if session.options.is_file else ("model.qonnx", "calibration.json")
-    network = session.foreign_sha256 if session.options.is_file else session.network_sha256
-    material = {"target": session.target.sha256, "network": network}
-    return Step("lower", lambda: material, needs, ("graph.json", f"{RESULTS}/lower.json"), run)
+    return Step("lower", material, needs, ("graph.json", f"{RESULTS}/lower.json"), run)
 
 
 def _result_step(

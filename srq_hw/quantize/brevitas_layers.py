@@ -156,9 +156,9 @@ class QuantNet(nn.Module):
         """The Brevitas layer of a convolution."""
         return self.convs[_key(name)]
 
-    def slope(self, name: str) -> nn.Parameter:
-        """The slopes of a PReLU layer."""
-        return self.slopes[_key(name)]
+    def set_slope(self, name: str, values: Tensor) -> None:
+        """Replace the slopes of a PReLU layer; one for all channels may become one per channel."""
+        self.slopes[_key(name)] = nn.Parameter(values)
 
     def step(self, group: str) -> Step:
         """The shared scale of a quantizer group."""

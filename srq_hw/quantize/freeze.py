@@ -190,10 +190,9 @@ def load_frozen(net: QuantNet, frozen: Frozen) -> QuantNet:
                 grid = torch.from_numpy(np.exp2(np.maximum(quant.shift, 0)))
                 rounding = net.rounding_of(quant.point.name)
                 rounding.grid = grid.reshape(-1, 1, 1) if grid.numel() > 1 else grid.reshape(())
-            layer = frozen.plan.layer(quant.point.source)
             if quant.negative_multiplier is not None and quant.multiplier is not None:
                 slope = torch.from_numpy(quant.negative_multiplier / quant.multiplier)
-                net.slopes[layer.name + "_"] = torch.nn.Parameter(slope)
+                net.set_slope(quant.point.source, slope)
         for name, conv in frozen.convs.items():
             scale = torch.from_numpy(conv.weight_scale).reshape(-1, 1, 1, 1)
             net.weight_step(name).value.copy_(scale)

@@ -15,6 +15,7 @@ from srq_hw.target import Target
 
 #: layers whose output carries the integers of their input unchanged
 PASS_THROUGH = ("shuffle", "resize", "concat")
+#: the image, in and out, is 8 bits wide, one grey level per step
 IMAGE_BITS = 8
 
 
