@@ -186,7 +186,14 @@ class RequantLimits(_Part):
 
 
 class AddLimits(_Part):
-    """Element-wise sum of two tensors; no limits of its own."""
+    """Element-wise sum of two tensors."""
+
+    bits_max: Annotated[
+        int | None,
+        Field(
+            default=None, ge=2, le=24, description="Widest operand or result of a sum, bits; none: as any activation."
+        ),
+    ]
 
 
 class ConcatLimits(_Part):
@@ -251,6 +258,12 @@ class Integer(_Part):
     add: Annotated[Join, Field(description="Scales at an Add.")]
     concat: Annotated[Join, Field(description="Scales at a Concat.")]
     ops: Annotated[Ops, Field(description="Operators and their limits; an absent one is illegal.")]
+
+    @property
+    def sums_bits_max(self) -> int:
+        """Widest operand or result of a sum."""
+        own = self.ops.Add.bits_max if self.ops.Add else None
+        return own or self.activations.bits.max
 
     @model_validator(mode="after")
     def _widths_agree(self) -> Integer:

@@ -159,8 +159,9 @@ def _conv(writer: _Writer, layer: Layer) -> None:
     conv = writer.frozen.convs[layer.name]
     scale = conv.weight_scale.reshape(-1, 1, 1, 1)
     weight = writer.constant(f"{layer.name}_weight", conv.weight * scale)
-    narrow = int(conv.weight.min()) > -(1 << (writer.frozen.plan.weight_bits - 1))
-    writer.quant(weight, f"{layer.name}_weight_quant", scale, writer.frozen.plan.weight_bits, True, narrow, "ROUND")
+    bits = writer.frozen.plan.weight_bits_of(layer.name)
+    narrow = int(conv.weight.min()) > -(1 << (bits - 1))
+    writer.quant(weight, f"{layer.name}_weight_quant", scale, bits, True, narrow, "ROUND")
     bias = writer.constant(f"{layer.name}_bias", conv.bias * (conv.input_scale * conv.weight_scale))
     rows, columns = conv.weight.shape[2:]
     writer.node(

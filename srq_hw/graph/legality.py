@@ -183,11 +183,20 @@ def _requant_rule(graph: IntGraph, node: Node, target: Target, reach: Reach) -> 
     return found
 
 
+def _meets_a_conv(graph: IntGraph, name: str) -> bool:
+    """Whether the integers are a convolution's operand; a sum may take wider ones (integer.ops.Add.bits_max)."""
+    readers = [node for node in graph.nodes if name in node.inputs]
+    return any(
+        node.op not in ("Add", "Requant") and (node.op == "Conv" or _meets_a_conv(graph, node.output))
+        for node in readers
+    )
+
+
 def _activation_rule(graph: IntGraph, node: Node, target: Target, reach: Reach) -> list[Diagnostic]:
     if node.op != "Requant":
         return []
     rule, out, found = target.integer.activations, graph.tensors[node.output], []
-    limit = rule.bits.max
+    limit = rule.bits.max if _meets_a_conv(graph, node.output) else max(rule.bits.max, target.integer.sums_bits_max)
     if node.output == graph.output:
         limit = max(limit, 8)  # the image that leaves is 8 bits wide whatever the layers use
     if out.bits > limit:

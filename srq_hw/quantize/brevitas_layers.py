@@ -137,7 +137,7 @@ class QuantNet(nn.Module):
         for layer in plan.layers:
             if layer.op == "conv":
                 step = Step(weights[layer.name].float().reshape(-1, 1, 1, 1))
-                self.convs[_key(layer.name)] = quant_conv(layer, step, plan.weight_bits, narrow)
+                self.convs[_key(layer.name)] = quant_conv(layer, step, plan.weight_bits_of(layer.name), narrow)
             elif layer.op == "quant":
                 point = plan.points[layer.name]
                 self.quants[_key(layer.name)] = activation_quantizer(point, self.step(point.group), rounding)

@@ -78,7 +78,11 @@ def calibrate(
             _require_finite(plan, layer.name, layer.bias.numpy())
             _require_finite(plan, layer.name, layer.weight.numpy())
             found = weight_scales(
-                layer.weight.numpy(), plan.weight_bits, recipe.weights.method, per_channel, recipe.weights.steps
+                layer.weight.numpy(),
+                plan.weight_bits_of(layer.name),
+                recipe.weights.method,
+                per_channel,
+                recipe.weights.steps,
             )
             found = _hold_bias(found, layer, scales[plan.point_of(layer.inputs[0]).group], target)
             found = found if per_channel else np.full_like(found, found.max())
@@ -95,14 +99,19 @@ def _hold_bias(steps: Real, layer: Layer, source_scale: float, target: Target) -
 
 def _observe(plan: QuantPlan, patches: list[Image], bins: int, progress: Progress | None) -> dict[str, list[Histogram]]:
     """One histogram per quantizer and patch, of the float network's values in front of the quantizer."""
-    sources = {point.source: name for name, point in plan.points.items() if not point.fixed}
+    readers: dict[str, list[str]] = {}
+    for name, point in plan.points.items():
+        if not point.fixed:
+            readers.setdefault(point.tensor, []).append(name)
     seen: dict[str, list[Histogram]] = {name: [] for name in plan.points if not plan.points[name].fixed}
 
     def tap(layer: str, values: torch.Tensor) -> None:
-        if layer in sources:
+        if layer in readers:
             array = values.numpy()
             _require_finite(plan, layer, array)
-            seen[sources[layer]].append(Histogram.of(array, bins))
+            histogram = Histogram.of(array, bins)
+            for name in readers[layer]:
+                seen[name].append(histogram)
 
     with torch.inference_mode():
         for index, patch in enumerate(patches):

@@ -79,7 +79,7 @@ def freeze(plan: QuantPlan, calibration: Calibration, target: Target) -> Frozen:
         if producer.op == "image":
             quants[layer.name] = FrozenQuant(point, scale, None, None, None)
             continue
-        source_scale = scales[plan.point_of(producer.inputs[0]).group]
+        source_scale = scales[_point_in_front(plan, producer).group]
         lsb = np.array([source_scale])
         if producer.op == "conv":
             lsb = source_scale * calibration.weights[producer.name]
@@ -101,9 +101,14 @@ def _edges(plan: QuantPlan) -> list[tuple[str, str]]:
     edges = []
     for point in plan.points.values():
         producer = plan.layer(point.producer)
-        if producer.op not in ("conv", "image", *PASS_THROUGH):
-            edges.append((plan.point_of(producer.inputs[0]).group, point.group))
+        if producer.op not in ("conv", "image"):
+            edges.append((_point_in_front(plan, producer).group, point.group))
     return edges
+
+
+def _point_in_front(plan: QuantPlan, producer: Layer) -> QuantPoint:
+    """The quantizer whose integers a producer works on; a narrower quantizer works on the wider one's."""
+    return plan.point_of(producer.name if producer.op in ("quant", *PASS_THROUGH) else producer.inputs[0])
 
 
 def _slopes(plan: QuantPlan, layer: Layer, multiplier: Int, shift: Int, target: Target) -> tuple[Int, Int, Int]:
@@ -130,7 +135,7 @@ def _freeze_conv(
     assert layer.weight is not None and layer.bias is not None
     assert quant.multiplier is not None and quant.shift is not None
     weight, bias = layer.weight.numpy(), layer.bias.numpy()
-    lo, hi = int_range(plan.weight_bits, True, target.integer.weights.narrow_range)
+    lo, hi = int_range(plan.weight_bits_of(layer.name), True, target.integer.weights.narrow_range)
     steps = calibration.weights[layer.name]
     weight_int = np.clip(np.rint(weight / steps[:, None, None, None]), lo, hi).astype(np.int64)
     weight_scale = np.broadcast_to(quant.scale * quant.multiplier / (np.exp2(quant.shift) * source_scale), bias.shape)

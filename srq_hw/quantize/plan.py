@@ -1,16 +1,18 @@
 """Where the quantizers stand, what type each makes, and which of them share one scale.
 
-Every convolution and every sum is quantized once, behind its activation where it has one; the image and the output
-have the fixed grid of one grey level.
+Every convolution and every sum is quantized behind its activation where it has one, as wide as its widest reader wants
+it; a reader that wants fewer bits gets a second, narrower quantizer behind the first. The image and the output have the
+fixed grid of one grey level.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from srq_hw.errors import InputError
 from srq_hw.fixedpoint import int_range
 from srq_hw.quantize.normal import Layer, NormalNet, users
+from srq_hw.quantize.policy import Bits, LayerPolicy, choose_bits
 from srq_hw.target import Target
 
 #: layers whose output carries the integers of their input unchanged
@@ -23,9 +25,10 @@ IMAGE_BITS = 8
 class QuantPoint:
     """One activation quantizer.
 
-    source: the layer whose output it quantizes; producer: the convolution, sum or image in front (source itself, or
-    the layer before a fused activation); group: quantizers of one group share one scale; fixed: the scale is one grey
-    level and no calibration moves it.
+    tensor: the layer of the float network whose values it carries; source: the layer whose output it quantizes (tensor,
+    or the wider integers of it); producer: the convolution, sum or image in front (source itself, or the layer before a
+    fused activation); group: quantizers of one group share one scale; fixed: the scale is one grey level and no
+    calibration moves it.
     """
 
     name: str
@@ -34,6 +37,7 @@ class QuantPoint:
     bits: int
     signed: bool
     group: str
+    tensor: str
     fixed: bool = False
 
     @property
@@ -46,8 +50,8 @@ class QuantPoint:
 class QuantPlan:
     """The network with its quantizers: layers in order (op "quant" among them), points by name.
 
-    offset: integer grey levels per channel that recentre the image, or None. weight_bits and act_bits hold for every
-    layer but the image and the output, which are 8 bits.
+    weight_bits and act_bits are the widths asked for; bits says which every convolution got (the image and the output
+    are 8 bits wide).
     """
 
     net: NormalNet
@@ -55,6 +59,11 @@ class QuantPlan:
     points: dict[str, QuantPoint]
     weight_bits: int
     act_bits: int
+    bits: Bits = field(default_factory=lambda: Bits({}, {}, 8))
+
+    def weight_bits_of(self, conv: str) -> int:
+        """Width of a convolution's weights."""
+        return self.bits.weights.get(conv, self.weight_bits)
 
     def point_of(self, tensor: str) -> QuantPoint:
         """The quantizer whose integers the tensor carries (looks through shuffles, resizes, concats, the offset)."""
@@ -68,13 +77,20 @@ class QuantPlan:
         return next(layer for layer in self.layers if layer.name == name)
 
 
-def make_plan(net: NormalNet, target: Target, weight_bits: int | None = None, act_bits: int | None = None) -> QuantPlan:
+def make_plan(
+    net: NormalNet,
+    target: Target,
+    weight_bits: int | None = None,
+    act_bits: int | None = None,
+    policy: LayerPolicy | None = None,
+) -> QuantPlan:
     """Place the quantizers for a target. InputError where the widths are outside what the target allows."""
     weights, activations = target.integer.weights.bits, target.integer.activations.bits
     weight_bits = _checked(weight_bits, weights.default, weights.min, weights.max, "--weight-bits", target.name)
     act_bits = _checked(act_bits, activations.default, activations.min, activations.max, "--act-bits", target.name)
-    layers, points = _place(net, act_bits)
-    plan = QuantPlan(net, tuple(layers), points, weight_bits, act_bits)
+    bits = choose_bits(net, target, weight_bits, act_bits, policy or LayerPolicy())
+    layers, points = _Placement(net, bits).run()
+    plan = QuantPlan(net, tuple(layers), points, weight_bits, act_bits, bits)
     return replace(plan, points=_share_scales(plan))
 
 
@@ -86,50 +102,96 @@ def _checked(bits: int | None, default: int, lowest: int, highest: int, option: 
     return bits
 
 
-def _place(net: NormalNet, act_bits: int) -> tuple[list[Layer], dict[str, QuantPoint]]:
-    """Insert a quant layer behind every producer; readers move to it."""
-    last = _output_producer(net)
-    layers: list[Layer] = []
-    points: dict[str, QuantPoint] = {}
-    reads: dict[str, str] = {}  # float layer name -> tensor its readers take now
-    unsigned: dict[str, bool] = {}
+class _Placement:
+    """Inserts the quant layers; ``reads`` says which tensor carries a float layer's values now."""
 
-    def quantize(source: str, producer: str, bits: int, signed: bool, fixed: bool) -> str:
-        name = f"{source}_quant"
-        points[name] = QuantPoint(name, source, producer, bits, signed, name, fixed)
-        layers.append(Layer("quant", name, (source,)))
-        unsigned[name] = not signed
-        return name
+    def __init__(self, net: NormalNet, bits: Bits) -> None:
+        self.net, self.bits = net, bits
+        self.last = _output_producer(net)
+        self.layers: list[Layer] = []
+        self.points: dict[str, QuantPoint] = {}
+        self.reads: dict[str, str] = {}
+        self.unsigned: dict[str, bool] = {}
+        self.width: dict[str, int] = {}  # bits of every tensor that carries integers
+        self.narrowed: dict[tuple[str, int], str] = {}
 
-    for layer in net.layers:
-        fused = _fused_activation(net, layer)
-        placed = replace(layer, inputs=tuple(reads.get(name, name) for name in layer.inputs))
+    def run(self) -> tuple[list[Layer], dict[str, QuantPoint]]:
+        """Layers in order, quantizers by name."""
+        for layer in self.net.layers:
+            self._place(layer)
+        return self.layers, self.points
+
+    def _quantize(self, point: QuantPoint) -> str:
+        self.points[point.name] = point
+        self.layers.append(Layer("quant", point.name, (point.source,)))
+        self.unsigned[point.name] = not point.signed
+        self.width[point.name] = point.bits
+        return point.name
+
+    def _narrow(self, tensor: str, bits: int) -> str:
+        """The float layer's tensor in so many bits: as it is, or through one more quantizer behind it."""
+        wide = self.reads[tensor]
+        point = self.points.get(wide)
+        if self.width.get(wide, bits) <= bits or (point is not None and point.fixed):
+            return wide
+        if (tensor, bits) not in self.narrowed:
+            name = f"{tensor}_quant{bits}"
+            signed = not self.unsigned[wide]
+            self.narrowed[tensor, bits] = self._quantize(QuantPoint(name, wide, wide, bits, signed, name, tensor))
+        return self.narrowed[tensor, bits]
+
+    def _place(self, layer: Layer) -> None:
+        wanted = _wanted_bits(self.net, self.bits, layer.name)
+        takes = {  # how wide this layer wants its inputs
+            "conv": self.bits.activations.get(layer.name),
+            "concat": max(wanted, default=None),
+        }.get(layer.op)
+        names = (self._narrow(name, takes) if takes else self.reads.get(name, name) for name in layer.inputs)
+        placed = replace(layer, inputs=tuple(names))
         if layer.op == "image":
-            layers.append(replace(placed, offset=None))
-            reads[layer.name] = quantize(layer.name, layer.name, IMAGE_BITS, False, True)
+            self.layers.append(replace(placed, offset=None))
+            self.reads["image"] = self._quantize(
+                QuantPoint("image_quant", layer.name, layer.name, IMAGE_BITS, False, "image_quant", layer.name, True)
+            )
             if layer.offset is not None:
-                layers.append(Layer("offset", "image_offset", (reads[layer.name],), offset=layer.offset))
-                reads[layer.name] = "image_offset"
-            continue
-        layers.append(placed)
+                self.layers.append(Layer("offset", "image_offset", (self.reads["image"],), offset=layer.offset))
+                self.reads["image"] = "image_offset"
+            return
+        self.layers.append(placed)
+        self.reads[layer.name] = layer.name
         if layer.op in PASS_THROUGH:
-            unsigned[layer.name] = all(unsigned.get(name, False) for name in placed.inputs)
-            continue
-        if fused is not None:
-            reads[layer.name] = layer.name  # the activation reads the raw accumulator
-            continue
+            self.unsigned[layer.name] = all(self.unsigned.get(name, False) for name in placed.inputs)
+            self.width[layer.name] = max(self.width.get(name, IMAGE_BITS) for name in placed.inputs)
+            return
+        if _fused_activation(self.net, layer) is not None:
+            return  # the activation reads the raw accumulator
         producer = layer.name
-        if layer.op in ("relu", "prelu") and not _is_quantized(net, layer.inputs[0]):
+        if layer.op in ("relu", "prelu") and not _is_quantized(self.net, layer.inputs[0]):
             producer = layer.inputs[0]
-        is_last = layer.name == last
+        is_last = layer.name == self.last
         signed = not (
             is_last
             or layer.op == "relu"
-            or (layer.op in ("add", "prelu") and all(unsigned.get(name, False) for name in placed.inputs))
+            or (layer.op in ("add", "prelu") and all(self.unsigned.get(name, False) for name in placed.inputs))
         )
-        bits = IMAGE_BITS if is_last else act_bits
-        reads[layer.name] = quantize(layer.name, producer, bits, signed, is_last)
-    return layers, points
+        bits = IMAGE_BITS if is_last else max(wanted, default=self.bits.sums)
+        name = f"{layer.name}_quant"
+        self.reads[layer.name] = self._quantize(
+            QuantPoint(name, layer.name, producer, bits, signed, name, layer.name, is_last)
+        )
+
+
+def _wanted_bits(net: NormalNet, bits: Bits, name: str) -> set[int]:
+    """Widths in which a tensor is read, looking through layers that move integers only."""
+    found: set[int] = set()
+    for reader in users(net.layers, name):
+        if reader.op == "conv":
+            found.add(bits.activations[reader.name])
+        elif reader.op in PASS_THROUGH:
+            found |= _wanted_bits(net, bits, reader.name)
+        else:
+            found.add(bits.sums)
+    return found
 
 
 def _output_producer(net: NormalNet) -> str:
