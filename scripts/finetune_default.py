@@ -24,13 +24,14 @@ from srq_hw.evaluate.metrics import psnr_y
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.networks.edsr import Edsr
 from srq_hw.networks.loading import FloatNetwork
+from srq_hw.normalform.trace import normalize
 from srq_hw.pipeline.options import DEFAULT_RECIPE
 from srq_hw.quantize.brevitas_layers import QuantNet
-from srq_hw.quantize.calibrate import Calibration, calibrate
+from srq_hw.quantize.calibrate import calibrate
+from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.freeze import freeze, quant_net
 from srq_hw.quantize.plan import QuantPlan, make_plan
 from srq_hw.quantize.recipe import load_recipe
-from srq_hw.quantize.trace import normalize
 from srq_hw.simulate.fast import compile_graph
 from srq_hw.target import load_target
 

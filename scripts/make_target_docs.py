@@ -44,6 +44,7 @@ RULES = """\
 | `integer.requant.multiplier_bits` | with `kind: dyadic` only, and needed there | `pow2` only shifts |
 | `integer.requant.shift_max` | at least `multiplier_bits` | a ratio below 1 must be reachable |
 | `slope_min`, `slope_max` | slope_min <= slope_max | |
+| `integer.ops.Requant.slope_bits` | with `kind: pow2` only | with `dyadic` a slope is a second multiplier |
 | lists | each entry once | |
 | `resources.finn_board`, `resources.part` | must belong together | FINN takes the part from the board |
 """
@@ -63,6 +64,9 @@ def boards() -> Iterator[str]:
     for name in list_targets():
         target = load_target(name)
         r = target.resources
+        if r is None:
+            yield f"| `{name}` | {target.title} |" + " – |" * 8
+            continue
         yield (
             f"| `{name}` | {target.title} | `{r.part}` | {r.clock_mhz:g} | {r.lut:,} | {r.ff:,} | "
             f"{r.dsp.count:,} {r.dsp.kind} | {r.bram36:,} | {r.uram:,} | {r.memory_bandwidth_gbytes:g} |"
@@ -78,6 +82,7 @@ def markdown() -> str:
             "## Packaged targets",
             "",
             "Counts are those of the whole device; `resources.utilization_max` says which share a design may take.",
+            'A target without resources describes arithmetic only: all runs but FINN, whose gates say "not run".',
             "",
             "| name | board | part | clock, MHz | LUT | FF | DSP | BRAM36 | URAM | memory, GB/s |",
             "|---|---|---|---|---|---|---|---|---|---|",

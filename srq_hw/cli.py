@@ -55,6 +55,16 @@ CalibImagesOption = Annotated[
     Path | None,
     typer.Option("--calib-images", help="Folder of low-resolution images.", show_default="built-in images"),
 ]
+EdgesOption = Annotated[
+    int | None, typer.Option("--edges", help="Bits of the first and last convolutions; none: as the recipe says.")
+]
+SumsOption = Annotated[
+    int | None, typer.Option("--sums", help="Bits of what sums and skips carry; none: as the recipe says.")
+]
+QuantizedOption = Annotated[
+    Path | None,
+    typer.Option("--quantized", help="Folder of a network that is quantized already (srq-hw qat); nothing calibrates."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
@@ -99,8 +109,11 @@ def build(
     act_bits: Annotated[
         int | None, typer.Option("--act-bits", help="Bits of the activations, instead of --bits.")
     ] = None,
+    edges: EdgesOption = None,
+    sums: SumsOption = None,
     calib: RecipeOption = None,
     calib_images: CalibImagesOption = None,
+    quantized: QuantizedOption = None,
     input_size: Annotated[
         str | None,
         typer.Option(
@@ -139,6 +152,9 @@ def build(
         input_size=None if input_size is None else parse_size(input_size),
         fps=fps,
         stop_after=stop_after,
+        quantized=quantized,
+        edges=edges,
+        sums=sums,
     )
     with _interruptible(), BuildProgress() as watcher:
         report = run_build(options, watcher)
@@ -167,15 +183,18 @@ def targets(
         typer.echo(json.dumps(json_schema(), indent=1))
         return
     if name is not None:
-        typer.echo(json.dumps(load_target(name).model_dump(by_alias=True), indent=1))
+        typer.echo(json.dumps(load_target(name).model_dump(by_alias=True, exclude_none=True), indent=1))
         return
     found = [load_target(item) for item in list_targets()]
     if as_json:
-        typer.echo(json.dumps([item.model_dump(by_alias=True) for item in found]))
+        typer.echo(json.dumps([item.model_dump(by_alias=True, exclude_none=True) for item in found]))
         return
     table = Table("name", "title", "part", "clock MHz", "LUT", "DSP", "BRAM36", "URAM", box=None)
     for item in found:
         r = item.resources
+        if r is None:
+            table.add_row(item.name, item.title, *["–"] * 6)
+            continue
         table.add_row(
             item.name,
             item.title,
@@ -189,27 +208,52 @@ def targets(
     _out().print(table)
 
 
-@app.command()
-def networks(as_json: JsonOption = False) -> None:
-    """List the networks that srq-hw knows by name."""
-    from srq_hw.networks.registry import NETWORKS
+networks_app = typer.Typer(help="List the networks that srq-hw knows by name, or fetch the weights of one.")
+app.add_typer(networks_app, name="networks")
 
-    rows = [
-        {"name": n.name, "title": n.title, "scale": n.scale, "embedded": n.embedded, "origin": n.origin}
-        for n in NETWORKS.values()
-    ]
+
+@networks_app.callback(invoke_without_command=True)
+def networks(context: typer.Context, as_json: JsonOption = False) -> None:
+    """List the networks that srq-hw knows by name, or fetch the weights of one."""
+    from srq_hw.networks.listing import network_rows
+
+    if context.invoked_subcommand is not None:
+        return
+    rows = network_rows()
     if as_json:
         typer.echo(json.dumps(rows))
         return
-    table = Table("name", "title", "scale", "weights", box=None)
+    table = Table("name", "title", "scale", "image", "weights", "origin", box=None)
     for row in rows:
-        table.add_row(
-            str(row["name"]),
-            str(row["title"]),
-            f"x{row['scale']}",
-            "embedded" if row["embedded"] else str(row["origin"]),
-        )
+        image = "RGB" if row["channels"] == 3 else "Y"
+        cells = (row["name"], row["title"], f"x{row['scale']}", image, row["weights"], row["origin"])
+        table.add_row(*(escape(str(cell)) for cell in cells))
     _out().print(table)
+
+
+@networks_app.command("fetch")
+def networks_fetch(
+    name: Annotated[str, typer.Argument(help="Network name.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder to put the file in.", show_default="cache folder")
+    ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Address, instead of the published one.")] = None,
+    sha256: Annotated[
+        str | None, typer.Option("--sha256", help="First digits of the file's SHA-256, instead of the published ones.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Download published weights, verify their digest, and keep them where NAME finds them without --weights."""
+    from srq_hw.networks.fetch import fetch
+    from srq_hw.progress import bar
+
+    with _interruptible(), bar(f"fetch {name}") as progress:
+        found = fetch(name, out, url, sha256, progress)
+    if as_json:
+        typer.echo(json.dumps({**vars(found), "path": str(found.path)}))
+        return
+    how = f"begins with {found.verified} as published" if found.verified else "no published digest to compare with"
+    typer.echo(f"{found.path}: sha256 {found.sha256} ({how})")
 
 
 @app.command()
@@ -270,8 +314,11 @@ def evaluate(
     weights: WeightsOption = None,
     target: TargetOption = "zcu104",
     bits: BitsOption = None,
+    edges: EdgesOption = None,
+    sums: SumsOption = None,
     calib: RecipeOption = None,
     calib_images: CalibImagesOption = None,
+    quantized: QuantizedOption = None,
     float_only: Annotated[bool, typer.Option("--float", help="Only the float network.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -290,6 +337,9 @@ def evaluate(
         act_bits=bits,
         recipe=calib,
         calib_images=calib_images,
+        quantized=quantized,
+        edges=edges,
+        sums=sums,
     )
     with _interruptible(), bar("evaluate") as progress:
         result = evaluate_model(options, data, float_only, progress)
@@ -297,6 +347,264 @@ def evaluate(
         typer.echo(json.dumps(result))
     else:
         print_quality(result, _out())
+
+
+@app.command()
+def qat(
+    network: Annotated[
+        str | None, typer.Argument(help="Network name or pkg.module:factory; none: the embedded network.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, typer.Option("--data", help="Folder of high-resolution training images; may be repeated.")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the result; the same command again goes on there.")
+    ] = Path("build/qat"),
+    weights: WeightsOption = None,
+    target: TargetOption = "int-generic",
+    bits: BitsOption = None,
+    weight_bits: Annotated[
+        int | None, typer.Option("--weight-bits", help="Bits of the weights, instead of --bits.")
+    ] = None,
+    act_bits: Annotated[
+        int | None, typer.Option("--act-bits", help="Bits of the activations, instead of --bits.")
+    ] = None,
+    init: Annotated[
+        str, typer.Option("--init", help="Recipe of the post-training quantization to start from.")
+    ] = "srq",
+    edges: EdgesOption = None,
+    sums: SumsOption = None,
+    fqsr: Annotated[
+        bool, typer.Option("--fqsr", help="Every layer and skip at --bits, first and last included.")
+    ] = False,
+    quantizer: Annotated[
+        str, typer.Option("--quantizer", help="How activation steps are learned: lsq, pact, pams, linq.")
+    ] = "lsq",
+    val: Annotated[
+        Path | None,
+        typer.Option(
+            "--val", help="Folder of high-resolution images to score every epoch on.", show_default="some of --data"
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", help="Epochs at most.")] = 20,
+    iterations: Annotated[int, typer.Option("--iterations", help="Steps per epoch.")] = 200,
+    batch: Annotated[int, typer.Option("--batch", help="Crops per step, over all processes.")] = 8,
+    patch: Annotated[int, typer.Option("--patch", help="Side of a crop, low-resolution pixels.")] = 32,
+    rate: Annotated[float, typer.Option("--rate", help="First learning rate, in weight steps; falls to 0.")] = 0.05,
+    distill: Annotated[
+        float, typer.Option("--distill", help="0 to 1: weight of L1 to the float network; the rest is to the original.")
+    ] = 0.9,
+    average: Annotated[
+        float, typer.Option("--average", help="Decay of a moving average of the weights per step; 0: none.")
+    ] = 0.99,
+    patience: Annotated[
+        int | None, typer.Option("--patience", help="Stop after so many epochs without a better score.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the crops.")] = 0,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, or auto.")] = "auto",
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on with a run in --out, or begin anew.")
+    ] = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a quantized network on (quantization-aware training); `torchrun` starts it on several GPUs or machines."""
+    from srq_hw.progress import bar
+    from srq_hw.qat.options import QatOptions
+    from srq_hw.qat.run import run_qat
+    from srq_hw.qat.show import print_qat
+
+    _see_own_modules(network)
+    options = QatOptions(
+        network=network,
+        out=out,
+        data=tuple(data or ()),
+        weights=weights,
+        target=target,
+        weight_bits=weight_bits if weight_bits is not None else bits,
+        act_bits=act_bits if act_bits is not None else bits,
+        recipe=init,
+        edges=edges,
+        sums=sums,
+        fqsr=fqsr,
+        quantizer=quantizer,
+        val=val,
+        epochs=epochs,
+        iterations=iterations,
+        batch=batch,
+        patch=patch,
+        rate=rate,
+        distill=distill,
+        average=average,
+        patience=patience,
+        seed=seed,
+        device=device,
+        resume=resume,
+    )
+    with _interruptible(), bar("qat") as progress:
+        found = run_qat(options, progress)
+    if found is None:
+        return  # another process of torchrun tells
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        print_qat(found, out, _out())
+
+
+@app.command()
+def compare(
+    networks: Annotated[
+        str,
+        typer.Option("--networks", help="Names or pkg.module:factory, divided by commas; all: whatever has weights."),
+    ],
+    data: Annotated[Path, typer.Option("--data", help="Folder of the image folders.")] = Path(),
+    weights_dir: Annotated[
+        Path | None, typer.Option("--weights-dir", help="Folder of checkpoints, found by the networks' names.")
+    ] = None,
+    methods: Annotated[
+        str, typer.Option("--methods", help="Calibration recipes, names or .yaml files, divided by commas.")
+    ] = "minmax,percentile,mse,dbdc,pac,srq",
+    bits: Annotated[str, typer.Option("--bits", help="Widths divided by commas: 8, or w4a8.")] = "8,6,4",
+    sets: Annotated[
+        str, typer.Option("--sets", help="Folders of high-resolution images: names below --data, or paths.")
+    ] = "Set5,Set14,BSD100",
+    target: TargetOption = "int-generic",
+    edges: Annotated[
+        str | None,
+        typer.Option(
+            "--edges",
+            metavar="BITS|none",
+            help="Bits of first and last convolutions where --bits is below.",
+            show_default="the recipe's, else 8",
+        ),
+    ] = None,
+    sums: Annotated[
+        str | None,
+        typer.Option("--sums", metavar="BITS|none", help="Bits of sums and skips.", show_default="the recipe's"),
+    ] = None,
+    calib_images: Annotated[
+        Path | None,
+        typer.Option("--calib-images", help="Folder of calibration images.", show_default="General100 below --data"),
+    ] = None,
+    calib_low: Annotated[
+        bool, typer.Option("--calib-low", help="The calibration images are low resolution already.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of results; the same command again resumes there.")
+    ] = Path("build/compare"),
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Worker processes.", show_default="one per core")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first images of every set.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Networks x methods x bits on test sets: one table of PSNR, SSIM and loss, clipping figures, crops."""
+    from srq_hw.compare.options import EDGES_MOST, SUMS_MOST, CompareOptions, parse_list, parse_policy, parse_widths
+    from srq_hw.compare.run import run_compare
+    from srq_hw.compare.table import print_result
+    from srq_hw.progress import bar
+
+    _see_own_modules(networks)
+    options = CompareOptions(
+        networks=parse_list(networks, "--networks"),
+        methods=parse_list(methods, "--methods"),
+        widths=parse_widths(bits),
+        sets=parse_list(sets, "--sets"),
+        data=data,
+        out=out,
+        weights_dir=weights_dir,
+        target=target,
+        edges=parse_policy(edges, "--edges", EDGES_MOST),
+        sums=parse_policy(sums, "--sums", SUMS_MOST),
+        calib_images=calib_images,
+        calib_low=calib_low,
+        jobs=jobs,
+        limit=limit,
+    )
+    with _interruptible(), bar("compare") as progress:
+        result = run_compare(options, progress, _warn)
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        print_result(result, out, _out())
+    if not result["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command("search-bits")
+def search_bits(
+    budget: Annotated[
+        str,
+        typer.Option(
+            "--budget", help="bits=4.5, bitops=0.3, dsp=500, bram=40, or bits=W4A4: what a uniform network costs."
+        ),
+    ],
+    model: ModelArgument = None,
+    target: TargetOption = "zcu104",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("build/search-bits"),
+    weights: WeightsOption = None,
+    calib: RecipeOption = None,
+    calib_images: CalibImagesOption = None,
+    test_images: Annotated[
+        Path | None,
+        typer.Option(
+            "--test-images", help="Folder of low-resolution images to score on.", show_default="built-in images"
+        ),
+    ] = None,
+    widths: Annotated[
+        str, typer.Option("--widths", metavar="MIN-MAX", help="Narrowest and widest width that is tried.")
+    ] = "2-8",
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=0, max=20, help="Most rounds of refinement at the wanted budget.")
+    ] = 3,
+    patches: Annotated[
+        int, typer.Option("--patches", min=1, help="Calibration patches on which sensitivities are measured.")
+    ] = 8,
+    front: Annotated[bool, typer.Option("--front/--no-front", help="Also work out other budgets: the front.")] = True,
+    input_size: Annotated[
+        str | None,
+        typer.Option(
+            "--input-size",
+            metavar="HxW",
+            help="For budgets dsp and bram: low-resolution image size.",
+            show_default="x".join(map(str, DEFAULT_SIZE)),
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option("--fps", min=0.001, help="For budgets dsp and bram: frames per second.", show_default="60"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Which layer gets how many bits under a budget: a search, its Pareto front, and a recipe for `build`."""
+    from srq_hw.mixed.output import print_result
+    from srq_hw.mixed.run import BitsOptions, run_search
+    from srq_hw.progress import stages
+
+    _see_own_modules(model)
+    options = BitsOptions(
+        build=BuildOptions(
+            target=target,
+            out=out,
+            model=model,
+            weights=weights,
+            recipe=calib,
+            calib_images=calib_images,
+            input_size=None if input_size is None else parse_size(input_size),
+            fps=fps,
+        ),
+        budget=budget,
+        widths=widths,
+        rounds=rounds,
+        patches=patches,
+        test_images=test_images,
+        front=front,
+    )
+    with _interruptible(), stages("search-bits") as watch:
+        data, result = run_search(options, watch)
+    if as_json:
+        typer.echo(json.dumps(data))
+    else:
+        print_result(data, result, out, _out())
 
 
 @app.command()
@@ -325,6 +633,12 @@ def _fail(message: str, status: int) -> int:
     console.print("[bold red]srq-hw:[/]", end=" ")
     console.print(message, markup=False)
     return status
+
+
+def _warn(message: str) -> None:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print("[bold yellow]srq-hw: note:[/]", end=" ")
+    console.print(message, markup=False)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -37,6 +37,16 @@ def bar(title: str) -> Iterator[Advance]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
+@contextmanager
+def stages(title: str) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar for work of several stages; call what it yields with (stage, done, total)."""
+    with _bars() as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda what, done, total: progress.update(
+            task, description=f"{title}: {what}", completed=done, total=total
+        )
+
+
 class BuildProgress:
     """A bar over the steps and one for what the running step has done of its own; a line for every finished step."""
 

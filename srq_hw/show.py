@@ -76,7 +76,11 @@ def _quality_line(row: dict[str, Any]) -> str:
 
 def print_quality(result: dict[str, Any], console: Console) -> None:
     """One row per image and the mean; a PSNR of null is an image equal to the original."""
-    keys = [key for key in ("bicubic", "float", "quantized", "integer") if f"ssim_{key}" in result["images"][0]]
+    keys = [
+        key
+        for key in ("bicubic", "float", "float_8bit", "quantized", "integer")
+        if f"ssim_{key}" in result["images"][0]
+    ]
     table = Table("image", *[f"{key} PSNR / SSIM" for key in keys], box=None)
     for row in [*result["images"], {"name": "mean", **result["mean"]}]:
         table.add_row(
@@ -112,13 +116,15 @@ def print_check(
 
 def simulate_image(model: str, image: Path, out: Path, target: str, slow: bool, tile: int | None) -> dict[str, Any]:
     """Run one image and write the PNG; the row that --json prints."""
+    from srq_hw.evaluate.colour import network_view, picture_of
     from srq_hw.evaluate.images import read_rgb, write_png
     from srq_hw.simulate import fast, reference
 
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: a PNG is written; give a path that ends in .png")
     graph = read_graph(model, load_target(target))
-    pixels = read_rgb(image)
+    picture = read_rgb(image)
+    pixels = network_view(picture, graph.tensors[graph.input].channels)
     started = time.perf_counter()
     if slow:
         result = reference.run(graph, pixels)[0]
@@ -126,7 +132,7 @@ def simulate_image(model: str, image: Path, out: Path, target: str, slow: bool, 
         result = fast.compile_graph(graph).run(pixels, tile if tile is not None else "auto")[0]
     seconds = time.perf_counter() - started
     integers = np.ascontiguousarray(result.astype(np.uint8))
-    write_png(out, integers)
+    write_png(out, picture_of(integers, picture))
     digest = hashlib.sha256(integers.tobytes()).hexdigest()
     return {
         "out": str(out),

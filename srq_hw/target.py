@@ -170,9 +170,24 @@ class RequantLimits(_Part):
         Field(strict=False, min_length=1, description="Activations that can be fused into a Requant."),
     ]
     slope_min: Annotated[
-        float, Field(default=0.0, ge=0, le=1, description="Smallest slope of prelu (LeakyReLU is prelu), no unit.")
+        float,
+        Field(
+            default=0.0,
+            ge=-2,
+            le=1,
+            description="Smallest slope of prelu (LeakyReLU is prelu), no unit; a learned slope may be negative.",
+        ),
     ]
-    slope_max: Annotated[float, Field(default=1.0, ge=0, le=1, description="Largest slope of prelu, no unit.")]
+    slope_max: Annotated[float, Field(default=1.0, ge=0, le=2, description="Largest slope of prelu, no unit.")]
+    slope_bits: Annotated[
+        int | None,
+        Field(
+            default=None,
+            ge=1,
+            le=16,
+            description="For requant kind pow2: a slope is a whole number / 2^slope_bits; none: no slopes there.",
+        ),
+    ]
 
     @model_validator(mode="after")
     def _consistent(self) -> RequantLimits:
@@ -217,7 +232,17 @@ class DepthToSpaceLimits(_Part):
         return value
 
 
-OpLimits = ConvLimits | RequantLimits | AddLimits | ConcatLimits | DepthToSpaceLimits
+class SliceLimits(_Part):
+    """A range of a tensor's channels; no limits of its own."""
+
+
+class ResizeLimits(_Part):
+    """Upsampling by a whole factor."""
+
+    factor_max: Annotated[int, Field(ge=2, le=16, description="Largest factor.")]
+
+
+OpLimits = ConvLimits | RequantLimits | AddLimits | ConcatLimits | DepthToSpaceLimits | SliceLimits | ResizeLimits
 
 
 class Ops(_Part):
@@ -228,8 +253,14 @@ class Ops(_Part):
     Add: Annotated[AddLimits | None, Field(default=None, description="Element-wise sum (residuals); {} allows it.")]
     Concat: Annotated[ConcatLimits | None, Field(default=None, description="Channel concatenation; {} allows it.")]
     DepthToSpace: Annotated[DepthToSpaceLimits | None, Field(default=None, description="PixelShuffle.")]
+    Slice: Annotated[SliceLimits | None, Field(default=None, description="A range of channels; {} allows it.")]
+    ResizeNearest: Annotated[ResizeLimits | None, Field(default=None, description="Upsampling by repeated pixels.")]
+    ResizeFilter: Annotated[
+        ResizeLimits | None,
+        Field(default=None, description="Bilinear and bicubic upsampling: integer taps, exact sum, no rounding."),
+    ]
 
-    @field_validator("Add", "Concat", "DepthToSpace", mode="before")
+    @field_validator("Add", "Concat", "DepthToSpace", "Slice", "ResizeNearest", "ResizeFilter", mode="before")
     @classmethod
     def _not_empty(cls, value: object) -> object:
         if value is None:
@@ -279,6 +310,12 @@ class Integer(_Part):
         exact = 54 - (self.requant.multiplier_bits or 0)
         if acc > exact:
             problems.append(f"accumulator.bits {acc} times the multiplier exceeds 2^53; allowed: at most {exact}")
+        slope_bits = self.ops.Requant.slope_bits
+        if slope_bits is not None and self.requant.kind != "pow2":
+            problems.append(
+                f"ops.Requant.slope_bits {slope_bits} with requant.kind {self.requant.kind}; allowed: no slope_bits "
+                "(the slope is a second multiplier of multiplier_bits)"
+            )
         _refuse(problems)
         return self
 
@@ -330,12 +367,16 @@ class Target(_Part):
     ]
     title: Annotated[str, Field(min_length=1, max_length=200, description="One line for people.")]
     integer: Annotated[Integer, Field(description="Integer rules.")]
-    resources: Annotated[Resources, Field(description="Device and board.")]
+    resources: Annotated[
+        Resources | None,
+        Field(default=None, description="Device and board; leave it out for an accelerator that is no FPGA design."),
+    ]
 
     @property
     def sha256(self) -> str:
         """Hash of the content (not of comments, order or spelling in the file), hex; keys of the build cache use it."""
-        text = json.dumps(self.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+        data = self.model_dump(mode="json", by_alias=True, exclude_none=True)  # a new optional key changes no old hash
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

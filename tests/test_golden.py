@@ -19,10 +19,10 @@ from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.qonnx_export import export_qonnx
 from srq_hw.fixedpoint import thresholds
 from srq_hw.networks.loading import FloatNetwork
-from srq_hw.quantize.calibrate import Calibration
+from srq_hw.normalform.trace import normalize
+from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.freeze import Frozen, freeze
 from srq_hw.quantize.plan import make_plan
-from srq_hw.quantize.trace import normalize
 from srq_hw.simulate import reference
 from srq_hw.target import Target, load_target
 

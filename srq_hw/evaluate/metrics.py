@@ -27,10 +27,18 @@ def rgb_to_y(image: NDArray[np.uint8]) -> Float64:
     return image.astype(np.float64) @ _LUMA + _LUMA_OFFSET
 
 
-def psnr_y(a: NDArray[np.uint8], b: NDArray[np.uint8], border: int) -> float:
-    """PSNR in dB (peak 255) between the lumas of two RGB images, `border` pixels cropped; inf if they are equal.
+def luma(image: NDArray[np.uint8]) -> Float64:
+    """rgb_to_y of an RGB image (H, W, 3); a uint8 image (H, W, 1) is luma already."""
+    if image.ndim == 3 and image.shape[2] == 1 and image.dtype == np.uint8:
+        return image[..., 0].astype(np.float64)
+    return rgb_to_y(image)
 
-    a, b: uint8 (H, W, 3). Raises InputError if they are too small for the border, ValueError if their shapes differ.
+
+def psnr_y(a: NDArray[np.uint8], b: NDArray[np.uint8], border: int) -> float:
+    """PSNR in dB (peak 255) between the lumas of two images, `border` pixels cropped; inf if they are equal.
+
+    a, b: uint8 (H, W, 3) RGB or (H, W, 1) luma. Raises InputError if they are too
+    small for the border, ValueError if their shapes differ.
     """
     y_a, y_b = _cropped_lumas(a, b, border)
     mean_square = float(np.mean((y_a - y_b) ** 2))
@@ -38,7 +46,7 @@ def psnr_y(a: NDArray[np.uint8], b: NDArray[np.uint8], border: int) -> float:
 
 
 def ssim_y(a: NDArray[np.uint8], b: NDArray[np.uint8], border: int) -> float:
-    """SSIM between the lumas of two RGB images, `border` pixels cropped.
+    """SSIM between the lumas of two images (RGB or luma, as psnr_y), `border` pixels cropped.
 
     Wang et al. 2004 as its MATLAB script computes it: Gaussian window 11x11, sigma 1.5, K1 0.01, K2 0.03, L 255,
     population covariance, mean over the pixels whose whole window lies inside the image. Raises as psnr_y does.
@@ -58,7 +66,7 @@ def ssim_y(a: NDArray[np.uint8], b: NDArray[np.uint8], border: int) -> float:
 
 
 def _cropped_lumas(a: NDArray[np.uint8], b: NDArray[np.uint8], border: int) -> tuple[Float64, Float64]:
-    if a.shape != b.shape:
+    if a.shape[:2] != b.shape[:2]:
         raise ValueError(f"images to compare differ in shape: {a.shape} and {b.shape}")
     if border < 0:
         raise ValueError(f"border {border} is negative")
@@ -68,4 +76,4 @@ def _cropped_lumas(a: NDArray[np.uint8], b: NDArray[np.uint8], border: int) -> t
             f"more than {2 * border}x{2 * border}, use a larger image"
         )
     inside = (slice(border, a.shape[0] - border), slice(border, a.shape[1] - border))
-    return rgb_to_y(a)[inside], rgb_to_y(b)[inside]
+    return luma(a)[inside], luma(b)[inside]

@@ -27,6 +27,12 @@ def upscale(image: UInt8Image, factor: int) -> UInt8Image:
     return imresize(image, Fraction(factor))
 
 
+def downscale_exact(image: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
+    """Shrink a float64 image (H, W) or (H, W, C) as `downscale` does, but without any rounding."""
+    rows = _weighted_rows(image, Fraction(1, factor))
+    return np.ascontiguousarray(np.swapaxes(_weighted_rows(np.swapaxes(rows, 0, 1), Fraction(1, factor)), 0, 1))
+
+
 def imresize(image: UInt8Image, scale: Fraction) -> UInt8Image:
     """Resize both axes of a uint8 image (H, W) or (H, W, C) by `scale`; output length is ceil(length * scale).
 
@@ -44,12 +50,16 @@ def _resize_columns(image: UInt8Image, scale: Fraction) -> UInt8Image:
 
 
 def _resize_rows(image: UInt8Image, scale: Fraction) -> UInt8Image:
+    return np.clip(np.floor(_weighted_rows(image, scale) + 0.5), 0, 255).astype(np.uint8)
+
+
+def _weighted_rows(image: UInt8Image | NDArray[np.float64], scale: Fraction) -> NDArray[np.float64]:
     weights, indices = _contributions(image.shape[0], scale)
     total = np.zeros((weights.shape[0], *image.shape[1:]), dtype=np.float64)
     per_row = (slice(None), *(np.newaxis,) * (image.ndim - 1))
     for tap in range(weights.shape[1]):
         total += weights[:, tap][per_row] * image[indices[:, tap]]
-    return np.clip(np.floor(total + 0.5), 0, 255).astype(np.uint8)
+    return total
 
 
 def _contributions(length: int, scale: Fraction) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -10,9 +10,20 @@ import onnx
 from onnx import numpy_helper
 
 from srq_hw.exchange.lower_quant import lower_quant
+from srq_hw.exchange.lower_resample import (
+    emit_filter,
+    filter_phases,
+    lower_conv_transpose,
+    lower_pad,
+    lower_resize,
+    lower_slice,
+    lower_split,
+)
 from srq_hw.exchange.values import (
     Accumulator,
     Const,
+    EdgePadded,
+    FilterPhases,
     ImageInput,
     Lowering,
     Quantized,
@@ -20,11 +31,12 @@ from srq_hw.exchange.values import (
     Value,
     attributes,
     per_channel,
+    quantized,
 )
-from srq_hw.fixedpoint import SHIFT_LIMIT, bits_for, dyadic
+from srq_hw.fixedpoint import SHIFT_LIMIT, bits_for, canonical_dyadic, dyadic
 from srq_hw.graph.ir import Node, Tensor
 from srq_hw.graph.passes import UNPROVEN_BITS
-from srq_hw.quantize.requant import multiplier_bits
+from srq_hw.quantize.requant import multiplier_bits, significant
 from srq_hw.target import Target
 
 #: an added constant counts as a whole number of steps when it is that near
@@ -33,20 +45,11 @@ GRID_TOLERANCE = 1e-4
 Handler = Callable[[Lowering, onnx.NodeProto, Target], Value]
 
 
-def _quantized(state: Lowering, node: onnx.NodeProto, index: int) -> Quantized:
-    value = state.value(node, index)
-    if isinstance(value, Quantized):
-        return value
-    reason = {
-        Accumulator: "reads a convolution or a sum that is not quantized",
-        ImageInput: "reads the image before any quantizer",
-        Const: "works on a constant only",
-    }[type(value)]
-    raise state.error(node, reason, "Put a Quant node in front of it.")
-
-
 def _conv(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
-    x = _quantized(state, node, 0)
+    padded = state.value(node, 0)
+    if isinstance(padded, EdgePadded):
+        return filter_phases(state, node, padded)
+    x = quantized(state, node, 0)
     weight = state.const(node, 1, "weight")
     if weight.integers is None or weight.step is None:
         raise state.error(node, f"weight {node.input[1]} has no Quant node", "Quantize the weights.")
@@ -77,7 +80,7 @@ def _conv(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
     if len(node.input) > 2 and node.input[2]:
         bias = state.const(node, 2, "bias").array.reshape(-1)
     tensor, name = state.tensors[x.tensor], node.output[0]
-    params = {"weight": weight.integers, "bias": np.rint(bias / lsb).astype(np.int64)}
+    params = {"weight": weight.integers, "bias": significant(bias / lsb)}
     state.emit(
         Node("Conv", name, (x.tensor,), name, {"groups": int(settings.get("group", 1))}, params),
         Tensor(name, outs, UNPROVEN_BITS, True, tensor.upscale),
@@ -110,20 +113,30 @@ def _sub(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
 
 def _sum(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
     """Two quantized tensors. Unequal scales get integer multipliers, within 2**-k of the file's ratio."""
-    a, b = _quantized(state, node, 0), _quantized(state, node, 1)
-    ratio = a.scale / b.scale
+    (a, a_step), (b, b_step) = _term(state, node, 0), _term(state, node, 1)
+    ratio = a_step / b_step
     ma = mb = 1
     if abs(ratio - 1) > 1e-6:
-        m, s = dyadic(ratio, multiplier_bits(target))
+        m, s = canonical_dyadic(*dyadic(ratio, multiplier_bits(target)))
         if abs(s) >= SHIFT_LIMIT - m.bit_length():
-            raise state.error(node, f"scales {a.scale:g} and {b.scale:g} are too far apart", "Drop the smaller one.")
+            raise state.error(node, f"scales {a_step:g} and {b_step:g} are too far apart", "Drop the smaller one.")
         ma, mb = (m, 1 << s) if s >= 0 else (m << -s, 1)
-    tensor, name = state.tensors[a.tensor], node.output[0]
+    tensor, name, step = state.tensors[a], node.output[0], b_step / mb
     state.emit(
-        Node("Add", name, (a.tensor, b.tensor), name, {"multipliers": (ma, mb)}),
-        Tensor(name, tensor.channels, UNPROVEN_BITS, True, tensor.upscale, 0, a.scale if ma == mb == 1 else None),
+        Node("Add", name, (a, b), name, {"multipliers": (ma, mb)}),
+        Tensor(name, tensor.channels, UNPROVEN_BITS, True, tensor.upscale, 0, a_step if ma == mb == 1 else step),
     )
-    return Accumulator(name, np.array([b.scale / mb]))
+    return Accumulator(name, np.array([step]))
+
+
+def _term(state: Lowering, node: onnx.NodeProto, index: int) -> tuple[str, float]:
+    """Tensor and step of an input of a sum: quantized, or the exact integers of an upsampling filter."""
+    value = state.value(node, index)
+    filtered = {made.output for made in state.nodes if made.op == "ResizeFilter"}
+    if isinstance(value, Accumulator) and not value.activated and value.half is None and value.tensor in filtered:
+        return value.tensor, float(value.lsb[0])
+    found = quantized(state, node, index)
+    return found.tensor, found.scale
 
 
 def _add_const(state: Lowering, node: onnx.NodeProto, value: Value, constant: Real) -> Value:
@@ -184,10 +197,11 @@ def _scaled(state: Lowering, node: onnx.NodeProto, value: Value, factor: Real) -
     flat = per_channel(state, node, factor)
     if not flat.all():
         raise state.error(node, "multiplies by 0", "Remove the branch.")
-    if isinstance(value, Accumulator) and value.half is None:
-        negative = flat < 0
+    if isinstance(value, Accumulator) and value.half is None and value.limit is None:
+        spread = value.spread(flat)
+        negative = spread < 0
         if not negative.any() or state.flip_channels(value, negative):
-            return replace(value, lsb=value.lsb * np.abs(flat))
+            return replace(value, lsb=value.lsb * np.abs(spread))
     if isinstance(value, Quantized) and flat.size == 1 and flat[0] > 0:
         return Quantized(value.tensor, value.scale * float(flat[0]))
     raise state.error(node, f"multiplies by {flat[:4]} here", "A positive constant behind a convolution is possible.")
@@ -219,6 +233,21 @@ def _relu(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
     return replace(_activated(state, node), relu=True)
 
 
+def _clip(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
+    """Clip(x, 0, v): a ReLU with an upper limit."""
+    settings = attributes(node)
+
+    def end(index: int, key: str) -> float | None:
+        if index < len(node.input) and node.input[index]:
+            return float(state.const(node, index, key).array.reshape(-1)[0])
+        return float(settings[key]) if key in settings else None
+
+    low, high = end(1, "min"), end(2, "max")
+    if low != 0 or (high is not None and high <= 0):
+        raise state.error(node, f"clips to {low}..{high}", "0 and a positive upper limit are possible.")
+    return replace(_activated(state, node), relu=True, limit=high)
+
+
 def _prelu(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
     return _with_slope(state, node, per_channel(state, node, state.const(node, 1, "slope").array), target)
 
@@ -229,19 +258,24 @@ def _leaky(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
 
 def _with_slope(state: Lowering, node: onnx.NodeProto, slope: Real, target: Target) -> Value:
     limits, kind = target.integer.ops.Requant, target.integer.requant.kind
-    if limits is None or "prelu" not in limits.activations or kind == "pow2":
+    shifts_only = kind == "pow2" and limits is not None and limits.slope_bits is None
+    if limits is None or "prelu" not in limits.activations or shifts_only:
         raise state.error(node, f"target {target.name} has no activation with a slope", "Use ReLU.")
     if slope.min() < limits.slope_min or slope.max() > limits.slope_max:
         allowed = f"{limits.slope_min:g}..{limits.slope_max:g}"
         raise state.error(node, f"slopes {slope.min():g}..{slope.max():g}", f"Target {target.name} allows {allowed}.")
-    return replace(_activated(state, node), slope=slope)
+    value = _activated(state, node)
+    return replace(value, slope=value.spread(slope))
 
 
 # --- moving data --------------------------------------------------------------------------------------------------
 
 
 def _depth_to_space(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
-    x, settings = _quantized(state, node, 0), attributes(node)
+    settings, phases = attributes(node), state.value(node, 0)
+    if isinstance(phases, FilterPhases) and settings.get("mode") == "CRD" and settings["blocksize"] == phases.factor:
+        return emit_filter(state, phases.source, phases.kernel, phases.factor, node.output[0])
+    x = quantized(state, node, 0)
     tensor, name, block = state.tensors[x.tensor], node.output[0], int(settings["blocksize"])
     state.emit(
         Node("DepthToSpace", name, (x.tensor,), name, {"block": block, "mode": str(settings.get("mode", "DCR"))}),
@@ -251,7 +285,7 @@ def _depth_to_space(state: Lowering, node: onnx.NodeProto, target: Target) -> Va
 
 
 def _concat(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
-    parts = [_quantized(state, node, index) for index in range(len(node.input))]
+    parts = [quantized(state, node, index) for index in range(len(node.input))]
     if attributes(node).get("axis") not in (1, -3):
         raise state.error(node, f"axis {attributes(node).get('axis')}", "Channels (axis 1) can be concatenated.")
     if any(abs(part.scale / parts[0].scale - 1) > 1e-6 for part in parts):
@@ -264,30 +298,6 @@ def _concat(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
         replace(tensors[0], name=name, channels=sum(tensor.channels for tensor in tensors), scale=parts[0].scale),
     )
     return Quantized(name, parts[0].scale)
-
-
-def _resize(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
-    x, settings = _quantized(state, node, 0), attributes(node)
-    scales = state.const(node, len(node.input) - 1, "scales").array.reshape(-1)
-    factor = int(scales[-1])
-    if settings.get("mode", "nearest") != "nearest" or list(scales) != [1, 1, factor, factor] or factor < 2:
-        raise state.error(
-            node, f"mode {settings.get('mode')} scales {scales.tolist()}", "Nearest by a whole factor is possible."
-        )
-    way = (settings.get("coordinate_transformation_mode", "half_pixel"), settings.get("nearest_mode", "round"))
-    centred = way[0] in ("half_pixel", "pytorch_half_pixel") and str(way[1]).startswith("round")
-    if node.op_type == "Resize" and way != ("asymmetric", "floor") and not centred:
-        raise state.error(
-            node,
-            f"takes pixels by {way[0]} and {way[1]}",
-            "asymmetric with floor, or half_pixel with round, repeats pixels.",
-        )
-    tensor, name = state.tensors[x.tensor], node.output[0]
-    state.emit(
-        Node("ResizeNearest", name, (x.tensor,), name, {"factor": factor}),
-        replace(tensor, name=name, upscale=tensor.upscale * factor, scale=x.scale),
-    )
-    return Quantized(name, x.scale)
 
 
 def _constant(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
@@ -311,12 +321,17 @@ HANDLERS: dict[str, Handler] = {
     "Div": _div,
     "BatchNormalization": _batch_norm,
     "Relu": _relu,
+    "Clip": _clip,
     "PRelu": _prelu,
     "LeakyRelu": _leaky,
     "DepthToSpace": _depth_to_space,
     "Concat": _concat,
-    "Resize": _resize,
-    "Upsample": _resize,
+    "Resize": lower_resize,
+    "Upsample": lower_resize,
+    "Pad": lower_pad,
+    "Slice": lower_slice,
+    "Split": lower_split,
+    "ConvTranspose": lower_conv_transpose,
     "Constant": _constant,
     "Identity": _identity,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 
@@ -18,11 +20,14 @@ from srq_hw.exchange.values import (
     quantize_const,
     rounding_of,
 )
-from srq_hw.fixedpoint import int_range
+from srq_hw.fixedpoint import int_range, round_real
 from srq_hw.graph.ir import Attr, Node, Tensor
 from srq_hw.quantize.plan import IMAGE_BITS
 from srq_hw.quantize.requant import multipliers, slope_multipliers
 from srq_hw.target import Target
+
+#: relative error of a quotient of two float32 numbers
+FLOAT32_LIMIT = 2.0**-22
 
 
 def lower_quant(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
@@ -52,6 +57,8 @@ def lower_quant(state: Lowering, node: onnx.NodeProto, target: Target) -> Value:
         return _image(state, node, value, step, kind, rounding, target)
     if isinstance(value, Quantized):
         value = _as_accumulator(state, node, value)
+    if not isinstance(value, Accumulator):
+        raise state.error(node, "quantizes half of an upsampling filter", "Quantize behind its DepthToSpace.")
     if value.half is not None:
         if rounding != "floor" or not np.isclose(value.half, step / 2, rtol=1e-6, atol=0):
             raise state.error(
@@ -96,7 +103,7 @@ def _image(
 def _requant(
     state: Lowering, node: onnx.NodeProto, acc: Accumulator, step: float, kind: _Type, rounding: str, target: Target
 ) -> Quantized:
-    name = node.output[0]
+    name = node.output[0] if acc.shuffle == 1 else f"{node.output[0]}_phases"
     tensor = state.tensors[acc.tensor]
     try:
         multiplier, shift = multipliers(acc.lsb / step, target)
@@ -107,12 +114,31 @@ def _requant(
         keys = ("multiplier", "shift", "negative_multiplier")
         params = dict(zip(keys, slope_multipliers(multiplier, shift, acc.slope, target), strict=True))
     lo = max(kind.lo, kind.zero_point) if acc.relu else kind.lo
-    attrs: dict[str, Attr] = {"rounding": rounding, "lo": lo, "hi": kind.hi, "zero_point": kind.zero_point}
+    hi = kind.hi if acc.limit is None else min(kind.hi, _steps(acc.limit / step, rounding) + kind.zero_point)
+    if hi < lo:
+        raise state.error(node, f"a limit of {acc.limit} lies below its range", "Clip above 0.")
+    attrs: dict[str, Attr] = {"rounding": rounding, "lo": lo, "hi": hi, "zero_point": kind.zero_point}
     state.emit(
         Node("Requant", name, (acc.tensor,), name, attrs, params),
         Tensor(name, tensor.channels, kind.bits, kind.signed, tensor.upscale, kind.zero_point, step),
     )
-    return Quantized(name, step)
+    if acc.shuffle == 1:
+        return Quantized(name, step)
+    made, shuffled, block = state.tensors[name], node.output[0], acc.shuffle
+    state.emit(
+        Node("DepthToSpace", shuffled, (name,), shuffled, {"block": block, "mode": "CRD"}),
+        replace(made, name=shuffled, channels=made.channels // block**2, upscale=made.upscale * block),
+    )
+    return Quantized(shuffled, step)
+
+
+def _steps(limit: float, rounding: str) -> int:
+    """A clipped ReLU's limit in steps, rounded by the quantizer's rule: rounding first or clamping first is the same.
+
+    A limit on the grid is written by us and by other tools as a float32: that is no fraction to round down.
+    """
+    nearest = float(np.rint(limit))
+    return int(nearest if abs(limit - nearest) <= FLOAT32_LIMIT * max(1.0, nearest) else round_real(limit, rounding))
 
 
 def lower_output(state: Lowering, target: Target) -> str:

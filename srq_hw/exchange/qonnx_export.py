@@ -18,8 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from srq_hw import __version__
 from srq_hw.fixedpoint import ROUNDINGS
+from srq_hw.graph.taps import filter_taps, taps_are_exact
+from srq_hw.normalform.normal import Layer
 from srq_hw.quantize.freeze import Frozen
-from srq_hw.quantize.normal import Layer
 from srq_hw.target import Target
 
 QUANT_DOMAIN = "qonnx.custom_op.general"
@@ -89,9 +90,10 @@ class _Writer:
         self.initializers: list[onnx.TensorProto] = []
         self.channels: dict[str, int] = {}
         self.upscale: dict[str, int] = {}
+        self.shapes: dict[str, list[int]] = {}  # of tensors between a layer's own nodes
 
-    def constant(self, name: str, values: npt.ArrayLike) -> str:
-        self.initializers.append(numpy_helper.from_array(np.asarray(values, np.float32), name))
+    def constant(self, name: str, values: npt.ArrayLike, dtype: type[np.generic] = np.float32) -> str:
+        self.initializers.append(numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
     def node(self, op: str, inputs: list[str], name: str, domain: str = "", **attrs: Any) -> None:
@@ -107,6 +109,7 @@ class _Writer:
         for node in self.nodes:  # the half step of a half_up quantizer has the shape of the quantizer
             if node.output[0].endswith("_half"):
                 shapes[node.output[0]] = shapes[node.output[0].removesuffix("_half")]
+        shapes |= self.shapes
         ends = ("image", output)
         return [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
@@ -120,12 +123,20 @@ class _Writer:
         self.upscale[layer.name] = self.upscale[source] * factor
 
     def quant(
-        self, source: str, name: str, scale: npt.ArrayLike, bits: int, signed: bool, narrow: bool, mode: str
+        self,
+        source: str,
+        name: str,
+        scale: npt.ArrayLike,
+        bits: int,
+        signed: bool,
+        narrow: bool,
+        mode: str,
+        zero_point: int = 0,
     ) -> None:
         inputs = [
             source,
             self.constant(f"{name}_scale", scale),
-            self.constant(f"{name}_zero_point", 0.0),
+            self.constant(f"{name}_zero_point", float(zero_point)),
             self.constant(f"{name}_bits", float(bits)),
         ]
         self.node("Quant", inputs, name, QUANT_DOMAIN, signed=int(signed), narrow=int(narrow), rounding_mode=mode)
@@ -144,7 +155,8 @@ def _quant(writer: _Writer, layer: Layer) -> None:
         half = writer.constant(f"{layer.name}_half_step", quant.scale / 2)
         writer.node("Add", [source, half], f"{layer.name}_half")
         mode, source = "FLOOR", f"{layer.name}_half"
-    writer.quant(source, layer.name, quant.scale, quant.point.bits, quant.point.signed, False, mode)
+    point = quant.point
+    writer.quant(source, layer.name, quant.scale, point.bits, point.signed, False, mode, point.zero_point)
     writer.shaped(layer)
 
 
@@ -178,7 +190,17 @@ def _conv(writer: _Writer, layer: Layer) -> None:
 
 
 def _relu(writer: _Writer, layer: Layer) -> None:
-    writer.node("Relu", [layer.inputs[0]], layer.name)
+    if layer.limits is None:
+        writer.node("Relu", [layer.inputs[0]], layer.name)
+    else:
+        reader = next(item for item in writer.frozen.quants.values() if item.point.source == layer.name)
+        assert reader.limit is not None
+        # half a step further where the rule cuts off: float32 noise must not take the last level away
+        top = reader.limit + (0.5 if writer.frozen.rounding in ("floor", "trunc") else 0.0)
+        limits = [
+            writer.constant(f"{layer.name}_{end}", value) for end, value in (("min", 0.0), ("max", top * reader.scale))
+        ]
+        writer.node("Clip", [layer.inputs[0], *limits], layer.name)
     writer.shaped(layer)
 
 
@@ -212,6 +234,61 @@ def _resize(writer: _Writer, layer: Layer) -> None:
     writer.shaped(layer, None, layer.factor)
 
 
+def _slice(writer: _Writer, layer: Layer) -> None:
+    assert layer.span is not None
+    ends = [
+        writer.constant(f"{layer.name}_{end}", [value], np.int64)
+        for end, value in (("starts", layer.span[0]), ("ends", layer.span[1]), ("axes", 1))
+    ]
+    writer.node("Slice", [layer.inputs[0], *ends], layer.name)
+    writer.shaped(layer, layer.span[1] - layer.span[0])
+
+
+#: kernel of `graph.taps` -> settings of ONNX Resize
+RESIZE_SETTINGS: dict[str, dict[str, Any]] = {
+    "bilinear": {"mode": "linear"},
+    "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5},
+    "bicubic_torch": {"mode": "cubic", "cubic_coeff_a": -0.75},
+}
+
+
+def _filter(writer: _Writer, layer: Layer) -> None:
+    """ONNX Resize where its weights are the integer taps exactly; else the taps themselves as a convolution."""
+    assert layer.kernel is not None
+    if taps_are_exact(layer.kernel, layer.factor):
+        scales = writer.constant(f"{layer.name}_scales", [1.0, 1.0, layer.factor, layer.factor])
+        settings = RESIZE_SETTINGS[layer.kernel]
+        writer.node(
+            "Resize",
+            [layer.inputs[0], "", scales],
+            layer.name,
+            coordinate_transformation_mode="half_pixel",
+            **settings,
+        )
+    else:
+        _filter_conv(writer, layer)
+    writer.shaped(layer, None, layer.factor)
+
+
+def _filter_conv(writer: _Writer, layer: Layer) -> None:
+    """Pad by the edge, one convolution per channel that makes all phases, DepthToSpace: `lower` knows the three."""
+    assert layer.kernel is not None
+    taps, denominator = filter_taps(layer.kernel, layer.factor)
+    size, channels, source = taps.shape[1], writer.channels[layer.inputs[0]], layer.inputs[0]
+    radius = size // 2
+    pads = writer.constant(f"{layer.name}_pads", [0, 0, radius, radius] * 2, np.int64)
+    padded, phases = f"{layer.name}_padded", f"{layer.name}_phases"
+    writer.node("Pad", [source, pads], padded, mode="edge")
+    planes = np.einsum("ia,jb->ijab", taps, taps).reshape(-1, 1, size, size) / denominator**2
+    weight = writer.constant(f"{layer.name}_taps", np.tile(planes, (channels, 1, 1, 1)))
+    settings: dict[str, Any] = {"kernel_shape": [size, size], "pads": [0] * 4, "strides": [1, 1], "dilations": [1, 1]}
+    writer.node("Conv", [padded, weight], phases, group=channels, **settings)
+    writer.node("DepthToSpace", [phases], layer.name, blocksize=layer.factor, mode="CRD")
+    height, width = (side * writer.upscale[source] for side in writer.size)
+    writer.shapes[padded] = [1, channels, height + 2 * radius, width + 2 * radius]
+    writer.shapes[phases] = [1, channels * layer.factor**2, height, width]
+
+
 WRITERS: dict[str, Callable[[_Writer, Layer], None]] = {
     "image": _image,
     "quant": _quant,
@@ -223,4 +300,6 @@ WRITERS: dict[str, Callable[[_Writer, Layer], None]] = {
     "concat": _concat,
     "shuffle": _shuffle,
     "resize": _resize,
+    "slice": _slice,
+    "filter": _filter,
 }

@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from srq_hw.errors import InputError
 from srq_hw.fixedpoint import ROUNDINGS, int_range, round_real
 from srq_hw.graph.ir import Int, Node, Tensor
+from srq_hw.quantize.requant import significant
 
 Real = npt.NDArray[np.float64]
 
@@ -52,7 +53,9 @@ class Quantized:
 class Accumulator:
     """Exact integers of ``tensor`` with real step lsb, (1,) or (C,); what must still happen before a quantizer.
 
-    relu: clamp at 0; slope: PReLU; half: a constant waiting for a FLOOR quantizer (half_up).
+    relu: clamp at 0; limit: upper limit of a clipped ReLU, real; slope: PReLU; half: a constant waiting for a FLOOR
+    quantizer (half_up); shuffle: the pixel shuffle by this factor (PyTorch's order) that follows the quantizer: lsb and
+    slope then count the channels in front of it.
     """
 
     tensor: str
@@ -60,6 +63,12 @@ class Accumulator:
     relu: bool = False
     slope: Real | None = None
     half: float | None = None
+    limit: float | None = None
+    shuffle: int = 1
+
+    def spread(self, values: Real) -> Real:
+        """Per-channel constants (1,) or (C,) on the channels in front of the shuffle."""
+        return values if values.size == 1 else np.repeat(values, self.shuffle**2)
 
     @property
     def activated(self) -> bool:
@@ -67,7 +76,24 @@ class Accumulator:
         return self.relu or self.slope is not None
 
 
-Value = Const | ImageInput | Quantized | Accumulator
+@dataclass(frozen=True)
+class EdgePadded:
+    """A quantized tensor with its edge pixels repeated ``radius`` times: half of a filter."""
+
+    source: Quantized
+    radius: int
+
+
+@dataclass(frozen=True)
+class FilterPhases:
+    """The phases of a filter of `graph.taps` as channels; a DepthToSpace must follow."""
+
+    source: Quantized
+    kernel: str
+    factor: int
+
+
+Value = Const | ImageInput | Quantized | Accumulator | EdgePadded | FilterPhases
 
 
 class Lowering:
@@ -139,7 +165,7 @@ class Lowering:
         if index is None or acc.activated:
             return False
         node = self.nodes[index]
-        bias = node.params["bias"] + np.rint(real / acc.lsb).astype(np.int64)
+        bias = node.params["bias"] + significant(acc.spread(real) / acc.lsb)
         self.nodes[index] = replace(node, params={**node.params, "bias": bias})
         return True
 
@@ -153,6 +179,21 @@ class Lowering:
         params = {"weight": node.params["weight"] * sign[:, None, None, None], "bias": node.params["bias"] * sign}
         self.nodes[index] = replace(node, params={**node.params, **params})
         return True
+
+
+def quantized(state: Lowering, node: onnx.NodeProto, index: int) -> Quantized:
+    """An input that must be quantized integers."""
+    value = state.value(node, index)
+    if isinstance(value, Quantized):
+        return value
+    reason = {
+        Accumulator: "reads a convolution, a filter or a sum that is not quantized",
+        ImageInput: "reads the image before any quantizer",
+        Const: "works on a constant only",
+        EdgePadded: "reads an edge padding, which only an upsampling filter may",
+        FilterPhases: "reads the phases of an upsampling filter, which only DepthToSpace may",
+    }[type(value)]
+    raise state.error(node, reason, "Put a Quant node in front of it.")
 
 
 def per_channel(state: Lowering, node: onnx.NodeProto, values: Real) -> Real:

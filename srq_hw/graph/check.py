@@ -13,7 +13,9 @@ from srq_hw.graph.ops import OPS, Bounds
 from srq_hw.target import Target
 
 #: ops that move integers about: the output has the type of the input
-SAME_TYPE_OPS = ("Concat", "DepthToSpace", "ResizeNearest")
+SAME_TYPE_OPS = ("Concat", "DepthToSpace", "ResizeNearest", "Slice")
+#: ops whose result is an exact sum that an accumulator must hold
+SUMMING_OPS = ("Conv", "Add", "ResizeFilter")
 #: widest tensor int64 can hold with room for a sign
 WIDEST = 62
 
@@ -128,12 +130,12 @@ def bounds(graph: IntGraph) -> dict[str, Bounds]:
 
 
 def prove_accumulators(graph: IntGraph, target: Target) -> list[AccumulatorProof]:
-    """For every Conv and Add, the exact worst case against the target's accumulator width."""
+    """For every Conv, Add and ResizeFilter, the exact worst case against the target's accumulator width."""
     reach = bounds(graph)
     return [
         AccumulatorProof(node.name, node.op, lo, hi, bits_for(lo, hi, signed=True), target.integer.accumulator.bits)
         for node in graph.nodes
-        if node.op in ("Conv", "Add")
+        if node.op in SUMMING_OPS
         for lo, hi in [ends(reach[node.output])]
     ]
 

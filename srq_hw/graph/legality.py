@@ -145,8 +145,22 @@ def _requant_rule(graph: IntGraph, node: Node, target: Target, reach: Reach) -> 
             )
         )
     factors = [multiplier] + [node.params[key] for key in ("negative_multiplier",) if key in node.params]
-    widest = max(int(factor.max()) for factor in factors)
+    widest = max(int(abs(factor).max()) for factor in factors)
+    slope_bits = target.integer.ops.Requant.slope_bits
     limit = 1 if rule.kind == "pow2" else (1 << (rule.multiplier_bits or 1)) - 1
+    if rule.kind == "pow2" and slope_bits and "negative_multiplier" in node.params:
+        unit = 1 << slope_bits  # a slope n / 2**slope_bits: the positive side is a shift all the same
+        limit = int(target.integer.ops.Requant.slope_max * unit)
+        if not bool((multiplier == unit).all()):
+            found.append(
+                Diagnostic(
+                    node.name,
+                    "integer.ops.Requant.slope_bits",
+                    f"multiplier {int(multiplier.max())} above 0",
+                    f"{unit}",
+                    "Requantize with the target's kind.",
+                )
+            )
     if widest > limit:
         found.append(
             Diagnostic(
@@ -214,6 +228,18 @@ def _activation_rule(graph: IntGraph, node: Node, target: Target, reach: Reach) 
             )
         )
     slope_rule = target.integer.ops.Requant
+    if "negative_multiplier" in node.params and slope_rule.slope_min >= 0 > int(
+        node.params["negative_multiplier"].min()
+    ):
+        found.append(
+            Diagnostic(
+                node.name,
+                "integer.ops.Requant.slope_min",
+                "a negative slope",
+                f">= {slope_rule.slope_min:g}",
+                "Use ReLU, or put the PReLU between two convolutions.",
+            )
+        )
     if "negative_multiplier" in node.params and (slope_rule is None or "prelu" not in slope_rule.activations):
         found.append(Diagnostic(node.name, "integer.ops.Requant.activations", "prelu", "relu, none", "Use ReLU."))
     return found
@@ -261,6 +287,22 @@ def _shuffle_rule(graph: IntGraph, node: Node, target: Target, reach: Reach) -> 
     return found
 
 
+def _resize_rule(graph: IntGraph, node: Node, target: Target, reach: Reach) -> list[Diagnostic]:
+    limits = {"ResizeNearest": target.integer.ops.ResizeNearest, "ResizeFilter": target.integer.ops.ResizeFilter}
+    limit = limits.get(node.op)
+    if limit is None or node.int_attr("factor") <= limit.factor_max:
+        return []
+    return [
+        Diagnostic(
+            node.name,
+            f"integer.ops.{node.op}.factor_max",
+            f"factor {node.attrs['factor']}",
+            f"<= {limit.factor_max}",
+            "Use a network of a smaller scale.",
+        )
+    ]
+
+
 RULES: tuple[Callable[[IntGraph, Node, Target, Reach], list[Diagnostic]], ...] = (
     _op_rule,
     _weight_rule,
@@ -269,4 +311,5 @@ RULES: tuple[Callable[[IntGraph, Node, Target, Reach], list[Diagnostic]], ...] =
     _activation_rule,
     _scale_rule,
     _shuffle_rule,
+    _resize_rule,
 )

@@ -110,8 +110,8 @@ def _requant_problems(node: Node, ins: Ins) -> list[str]:
         values = node.params.get(key)
         if values is not None and values.shape not in ((1,), (ins[0].channels,)):
             found.append(f"{key} has shape {values.shape}; wanted (1,) or ({ins[0].channels},)")
-        if values is not None and key != "shift" and (values < 0).any():
-            found.append(f"{key} has a negative value {int(values.min())}; a requantization must not fall")
+        if values is not None and key == "multiplier" and (values < 0).any():
+            found.append(f"{key} has a negative value {int(values.min())}; only a slope, negative_multiplier, may fall")
     shift = node.params["shift"]
     if shift.size and max(abs(int(shift.min())), abs(int(shift.max()))) > SHIFT_LIMIT:
         found.append(f"shift {int(shift.min())}..{int(shift.max())}; wanted -{SHIFT_LIMIT} to {SHIFT_LIMIT}")
@@ -125,8 +125,10 @@ def _requant_problems(node: Node, ins: Ins) -> list[str]:
 
 
 def _requant_bounds(node: Node, ins: Ins, bounds: Sequence[Bounds]) -> Bounds:
-    """Monotone, so the ends map to the ends."""
-    return Bounds(_requant(node, ins, [bounds[0].lo]), _requant(node, ins, [bounds[0].hi]))
+    """Monotone on either side of 0, so the ends and what is next to 0 map to the ends (a slope may be negative)."""
+    lo, hi = bounds[0].lo, bounds[0].hi
+    found = [_requant(node, ins, [x]) for x in (lo, hi, np.clip(0, lo, hi), np.clip(-1, lo, hi))]
+    return Bounds(np.min(found, axis=0), np.max(found, axis=0))
 
 
 def _requant(node: Node, ins: Ins, xs: Sequence[Int]) -> Int:
@@ -256,6 +258,17 @@ def _d2s(node: Node, ins: Ins, xs: Sequence[Int]) -> Int:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * block, width * block, channels // block**2)
 
 
+def undo_depth_to_space(shuffled: Int, node: Node) -> Int:
+    """The input of a DepthToSpace node from its output, int64 NHWC."""
+    block = node.int_attr("block")
+    count, height, width, channels = shuffled.shape
+    x = shuffled.reshape(count, height // block, block, width // block, block, channels).transpose(0, 1, 3, 2, 4, 5)
+    order = depth_to_space_order(channels * block**2, block, node.str_attr("mode"))
+    result = np.empty((count, height // block, width // block, channels * block**2), np.int64)
+    result[..., order] = x.reshape(result.shape)
+    return result
+
+
 def _resize_problems(node: Node, ins: Ins) -> list[str]:
     return [] if node.int_attr("factor") >= 2 else [f"factor {node.attrs['factor']}; wanted 2 or more"]
 
@@ -272,6 +285,70 @@ def _resize(node: Node, ins: Ins, xs: Sequence[Int]) -> Int:
     """Every pixel becomes a factor x factor block of itself."""
     factor = node.int_attr("factor")
     return xs[0].repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+# --- Slice, ResizeFilter ------------------------------------------------------------------------------------------
+
+
+def _slice_problems(node: Node, ins: Ins) -> list[str]:
+    start, stop = node.int_attr("start"), node.int_attr("stop")
+    if 0 <= start < stop <= ins[0].channels:
+        return []
+    return [f"channels {start} to {stop} of {ins[0].channels}; wanted 0 <= start < stop <= channels"]
+
+
+def _slice_shape(node: Node, ins: Ins) -> tuple[int, int]:
+    return node.int_attr("stop") - node.int_attr("start"), ins[0].upscale
+
+
+def _slice_bounds(node: Node, ins: Ins, bounds: Sequence[Bounds]) -> Bounds:
+    channels = slice(node.int_attr("start"), node.int_attr("stop"))
+    return Bounds(bounds[0].lo[channels], bounds[0].hi[channels])
+
+
+def _slice(node: Node, ins: Ins, xs: Sequence[Int]) -> Int:
+    """Channels start .. stop - 1."""
+    return xs[0][..., node.int_attr("start") : node.int_attr("stop")].copy()
+
+
+def _filter_problems(node: Node, ins: Ins) -> list[str]:
+    taps, factor, denominator = node.params["taps"], node.int_attr("factor"), node.int_attr("denominator")
+    found = []
+    if factor < 2:
+        found.append(f"factor {factor}; wanted 2 or more")
+    if taps.ndim != 2 or taps.shape[0] != factor or taps.shape[1] % 2 == 0:
+        found.append(f"taps have shape {taps.shape}; wanted ({factor}, odd): one row per phase, centred on the pixel")
+    elif denominator < 1 or (taps.sum(1) != denominator).any():
+        found.append(f"taps sum to {taps.sum(1).tolist()}; wanted the denominator, {denominator}, in every row")
+    return found
+
+
+def _filter_bounds(node: Node, ins: Ins, bounds: Sequence[Bounds]) -> Bounds:
+    """Each weight of the worst phase meets the end that hurts most; a repeated edge pixel only merges weights."""
+    taps = node.params["taps"]
+    planes = np.einsum("ia,jb->ijab", taps, taps).reshape(taps.shape[0] ** 2, -1)
+    positive, negative = np.maximum(planes, 0).sum(1)[:, None], np.minimum(planes, 0).sum(1)[:, None]
+    lo, hi = bounds[0].lo - ins[0].zero_point, bounds[0].hi - ins[0].zero_point
+    return Bounds((positive * lo + negative * hi).min(0), (positive * hi + negative * lo).max(0))
+
+
+def _filter(node: Node, ins: Ins, xs: Sequence[Int]) -> Int:
+    """out[y*f+i, x*f+j] = sum over a, b of taps[i, a] * taps[j, b] * (x - z)[y+a-R, x+b-R], edge pixels repeated.
+
+    Exact: no rounding; LSB = input scale / denominator**2.
+    """
+    return filter_axis(filter_axis(xs[0] - ins[0].zero_point, node.params["taps"], 1), node.params["taps"], 2)
+
+
+def filter_axis(x: Int, taps: Int, axis: int) -> Int:
+    """One pass of the separable filter along an axis, which becomes ``len(taps)`` times as long."""
+    length, radius = x.shape[axis], taps.shape[1] // 2
+    near = [np.clip(np.arange(length) + tap - radius, 0, length - 1) for tap in range(taps.shape[1])]
+    views = [np.take(x, index, axis) for index in near]
+    phases = [sum(int(weight) * view for weight, view in zip(row, views, strict=True) if weight) for row in taps]
+    shape = (*x.shape[:axis], length * len(taps), *x.shape[axis + 1 :])
+    found: Int = np.stack(phases, axis + 1).reshape(shape)
+    return found
 
 
 OPS: dict[str, OpSpec] = {
@@ -345,5 +422,26 @@ OPS: dict[str, OpSpec] = {
         bounds=_same_bounds,
         execute=_resize,
         problems=_resize_problems,
+    ),
+    "Slice": OpSpec(
+        inputs=1,
+        attrs={"start": int, "stop": int},
+        params={},
+        doc="channels start .. stop - 1",
+        shape=_slice_shape,
+        bounds=_slice_bounds,
+        execute=_slice,
+        problems=_slice_problems,
+    ),
+    "ResizeFilter": OpSpec(
+        inputs=1,
+        attrs={"factor": int, "denominator": int},
+        params={"taps": True},
+        doc="separable upsampling by integer taps (bilinear, bicubic), half-pixel centres, edge pixels repeated; exact",
+        shape=_resize_shape,
+        bounds=_filter_bounds,
+        execute=_filter,
+        problems=_filter_problems,
+        halo=lambda node: int(node.params["taps"].shape[1]) // 2,
     ),
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from srq_hw.fixedpoint import bits_for
-from srq_hw.graph.check import SAME_TYPE_OPS, bounds, verify
+from srq_hw.graph.check import SAME_TYPE_OPS, SUMMING_OPS, bounds, verify
 from srq_hw.graph.ir import IntGraph, Node
 
 
@@ -59,7 +59,7 @@ UNPROVEN_BITS = 48
 
 
 def minimize_accumulators(graph: IntGraph) -> IntGraph:
-    """Give every accumulator (Conv, Add, Offset) the narrowest type that its proven range needs.
+    """Give every accumulator (Conv, Add, ResizeFilter, Offset) the narrowest type that its proven range needs.
 
     One that a Concat, shuffle or resize moves on keeps its type: those pass the type of their input through.
     """
@@ -67,7 +67,7 @@ def minimize_accumulators(graph: IntGraph) -> IntGraph:
     tensors = dict(graph.tensors)
     moved = {name for node in graph.nodes if node.op in SAME_TYPE_OPS for name in node.inputs}
     for node in graph.nodes:
-        if node.op in ("Conv", "Add", "Offset") and node.output not in moved:
+        if node.op in (*SUMMING_OPS, "Offset") and node.output not in moved:
             lo, hi = int(reach[node.output].lo.min()), int(reach[node.output].hi.max())
             signed = lo < 0
             tensors[node.output] = replace(tensors[node.output], bits=bits_for(lo, hi, signed), signed=signed)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from srq_hw.errors import InputError
-from srq_hw.networks.registry import NETWORKS
+from srq_hw.networks.registry import NETWORKS, NetworkInfo
 
 _TORCH_SUFFIXES = (".pth", ".pt")
 CHECKPOINT_SUFFIXES = (*_TORCH_SUFFIXES, ".safetensors")
@@ -62,8 +65,48 @@ def load_into(module: nn.Module, name: str, path: Path) -> None:
     Raises InputError naming the missing and unexpected keys, or the shapes that differ, and the known network that
     the file fits best.
     """
+    _fill(module, name, read_state_dict(path), path)
+
+
+def build_network(info: NetworkInfo, options: Mapping[str, Any], path: Path) -> nn.Module:
+    """The module of a known network with the weights of `path`, in whatever published naming the file is.
+
+    options: what the user set of info.options. Blocks and features are the file's where info.settings reads them.
+    Raises InputError as load_into does.
+    """
     state = read_state_dict(path)
+    plain = state
+    layout = info.layout_of(state)
+    found = info.settings_of(state)
+    if layout is not None:
+        state = dict(layout.convert(state))
+    fits = exact_fits(plain) if info.settings is not None else []
+    if fits and info.name not in fits:  # another size of the family may differ in more than its size
+        raise InputError(f"{path}: not the weights of {info.name}: {_advice(plain)}")
+    implied = {} if layout is None else layout.options
+    module = info.factory(**{**found, **info.options, **implied, **options})
+    _fill(module, info.name, state, path, info.optional, plain)
+    return module
+
+
+def exact_fits(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the networks (of the published size) that have exactly these tensors."""
+    return [name for name, fit in _fits(state).items() if fit.exact]
+
+
+def _fill(
+    module: nn.Module,
+    name: str,
+    state: Mapping[str, Tensor],
+    path: Path,
+    optional: tuple[str, ...] = (),
+    plain: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Check and load; `plain` is the state dict as the file has it, for the advice."""
     wanted = module.state_dict()
+    kept = {key: value for key, value in wanted.items() if key not in state and _may_lack(key, optional)}
+    state = {**state, **kept}
+    plain = state if plain is None else plain
     missing = [key for key in wanted if key not in state]
     unexpected = [key for key in state if key not in wanted]
     if missing or unexpected:
@@ -72,7 +115,7 @@ def load_into(module: nn.Module, name: str, path: Path) -> None:
             for keys, word in ((missing, "missing"), (unexpected, "unexpected"))
             if keys
         ]
-        raise InputError(f"{path}: not the weights of {name}: keys {', '.join(parts)}; {_advice(state)}")
+        raise InputError(f"{path}: not the weights of {name}: keys {', '.join(parts)}; {_advice(plain)}")
     wrong = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
         for key, value in wanted.items()
@@ -80,7 +123,7 @@ def load_into(module: nn.Module, name: str, path: Path) -> None:
     ]
     if wrong:
         raise InputError(
-            f"{path}: not the weights of {name}: {len(wrong)} wrong shapes ({_few(wrong)}); {_advice(state)}"
+            f"{path}: not the weights of {name}: {len(wrong)} wrong shapes ({_few(wrong)}); {_advice(plain)}"
         )
     kinds = [
         f"{key} {state[key].dtype}"
@@ -90,6 +133,15 @@ def load_into(module: nn.Module, name: str, path: Path) -> None:
     if kinds:
         raise InputError(f"{path}: {len(kinds)} tensors are not float ({_few(kinds)}); a float checkpoint is needed")
     module.load_state_dict(state)
+    loaded = module.state_dict()
+    torn = [key for key, value in loaded.items() if not torch.equal(value, state[key].to(value.dtype))]
+    if torn:  # two keys of one parameter
+        raise InputError(f"{path}: {name} has one parameter where the file has several values ({_few(torn)})")
+
+
+def _may_lack(key: str, optional: tuple[str, ...]) -> bool:
+    """BatchNorm's batch counter decides nothing, and old checkpoints lack it."""
+    return key.endswith(".num_batches_tracked") or (bool(optional) and key.startswith(optional))
 
 
 def _read(path: Path) -> object:
@@ -109,21 +161,50 @@ def _read(path: Path) -> object:
     raise InputError(f"{path}: suffix {path.suffix or '(none)'}; allowed are .pth, .pt and .safetensors")
 
 
-def _advice(state: Mapping[str, Tensor]) -> str:
-    """Name the network of the table that shares most entries (key and shape) with the file."""
-    shapes = {(key, tuple(value.shape)) for key, value in state.items()}
+@cache
+def _tables() -> dict[str, frozenset[tuple[str, tuple[int, ...]]]]:
+    """Keys and shapes of every known network at its published size."""
     with torch.device("meta"):
-        tables = {
-            name: {(key, tuple(value.shape)) for key, value in info.factory().state_dict().items()}
+        return {
+            name: frozenset((key, tuple(value.shape)) for key, value in info.factory().state_dict().items())
             for name, info in NETWORKS.items()
         }
-    shared = {name: len(shapes & table) / len(shapes | table) for name, table in tables.items()}
-    best = max(shared, key=lambda name: shared[name])
-    if shared[best] == 1.0:
-        return f"the file fits network {best}, name that one"
-    if shared[best] > 0.0:
-        return f"nearest known network is {best} ({len(shapes & tables[best])} of {len(tables[best])} tensors fit)"
-    return f"it fits none of the known networks ({', '.join(NETWORKS)}); bring the network as pkg.module:factory"
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """How a file fits a network: whether nothing differs, share and number of common entries, all of the network's."""
+
+    exact: bool
+    share: float
+    common: int
+    total: int
+
+
+def _fits(state: Mapping[str, Tensor]) -> dict[str, _Fit]:
+    """For every known network the entries (key and shape) it has in common with a file, read in its own naming."""
+    found = {}
+    for name, table in _tables().items():
+        info = NETWORKS[name]
+        layout = info.layout_of(state)
+        named = state if layout is None else layout.convert(state)
+        shapes = {(key, tuple(value.shape)) for key, value in named.items()}
+        lacking = {entry for entry in table - shapes if _may_lack(entry[0], info.optional)}
+        common = shapes & table
+        found[name] = _Fit(shapes | lacking == table, len(common) / len(shapes | table), len(common), len(table))
+    return found
+
+
+def _advice(state: Mapping[str, Tensor]) -> str:
+    """Name the known networks that the file fits, or the one that shares most entries (key and shape) with it."""
+    fits = _fits(state)
+    exact = [name for name, fit in fits.items() if fit.exact]
+    if exact:
+        return f"the file fits network {' or '.join(exact)}, name that one"
+    best, fit = max(fits.items(), key=lambda item: item[1].share)
+    if fit.common:
+        return f"nearest known network is {best} ({fit.common} of {fit.total} tensors fit)"
+    return "it fits none of the known networks (srq-hw networks lists them); bring the network as pkg.module:factory"
 
 
 def _few(items: list[str]) -> str:

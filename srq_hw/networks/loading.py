@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srq_hw.errors import InputError
-from srq_hw.networks.checkpoint import CHECKPOINT_SUFFIXES, load_into, sha256_of
+from srq_hw.networks.checkpoint import CHECKPOINT_SUFFIXES, build_network, load_into, sha256_of
+from srq_hw.networks.fetch import fetched_file
+from srq_hw.networks.options import parse_options
 from srq_hw.networks.registry import DEFAULT_NETWORK, NETWORKS, NetworkInfo
+from srq_hw.networks.sources import source_of
 from srq_hw.yamlfile import did_you_mean
 
 _PROBE_SIDE = 16
@@ -25,9 +31,9 @@ _PROBE_SIDE = 16
 class FloatNetwork:
     """A float super-resolution network in eval mode.
 
-    The module maps RGB (N, 3, H, W) in 0..input_max to (N, 3, scale*H, scale*W) in the same units, not clipped.
-    `source` says where the weights came from; `weights_sha256` is the digest of the weights file, or None where a
-    user's factory brought its own weights.
+    The module maps (N, channels, H, W) in 0..input_max to (N, channels, scale*H, scale*W) in the same units, not
+    clipped; channels is 3 (RGB) or 1 (BT.601 studio Y). `source` says where the weights came from; `weights_sha256` is
+    the digest of the weights file, or None where a user's factory brought its own weights.
     """
 
     name: str
@@ -36,38 +42,46 @@ class FloatNetwork:
     input_max: float
     source: str
     weights_sha256: str | None
+    channels: int = 3
 
 
 def load_network(spec: str | None = None, weights: Path | None = None) -> FloatNetwork:
     """Build a network and fill in its weights.
 
-    spec: None for the embedded default; a name of NETWORKS; or 'package.module:factory', a callable without arguments
-    that returns a torch module (attribute `srq_input_max` on it: 1.0 if absent). weights: a .pth, .pt or .safetensors
-    file; optional for the embedded network and for a factory that fills in its own.
-    Raises InputError for whatever does not fit.
+    spec: None for the embedded default; a name of NETWORKS, with switches of that network or input_max behind it
+    ('idn_rgb_x2+slice_first=true', 'edsr_x2+res_scale=0.2'); or 'package.module:factory', a callable without arguments
+    that returns a torch module (attributes on it: `srq_input_max`, 1.0 if absent, and `srq_channels`, 3 if absent).
+    weights: a .pth, .pt or .safetensors file; optional for the embedded network, one whose file was fetched, and a
+    factory that fills in its own. Raises InputError for whatever does not fit.
     """
     if spec is not None and ":" in spec:
         return _load_factory(spec, weights)
-    name = DEFAULT_NETWORK if spec is None else spec
+    spec = DEFAULT_NETWORK if spec is None else spec
+    name, *settings = spec.split("+")
     info = NETWORKS.get(name)
     if info is None:
-        raise InputError(_unknown(name))
-    module = info.factory()
-    if weights is not None:
-        load_into(module, name, weights)
-        return _finish(name, module, info.scale, info.input_max, str(weights), sha256_of(weights))
-    if not info.embedded:
-        raise InputError(f"network {name}: no weights given; add --weights FILE (origin: {info.origin})")
-    return _load_embedded(info, module)
+        raise InputError(_unknown(spec))
+    options = parse_options(info, settings)
+    input_max = float(options.pop("input_max", info.input_max))
+    place, source = _own_weights(info) if weights is None else (weights, str(weights))
+    with _as_path(place) as path:
+        module = build_network(info, options, path)
+        digest = sha256_of(path)
+    return _finish(FloatNetwork(spec, module, info.scale, input_max, source, digest, info.channels))
 
 
 def run_float(net: FloatNetwork, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Run one uint8 RGB image (H, W, 3) through the network; uint8 (scale*H, scale*W, 3), ties to even, clipped.
+    """Run one uint8 image (H, W, channels) through the network; uint8 (scale*H, scale*W, channels).
 
-    Raises InputError if the network's output is not finite.
+    Rounded with ties to even, clipped. Raises InputError if the network's output is not finite.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"run_float wants a uint8 image (H, W, 3), got {image.dtype} {image.shape}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != net.channels:
+        raise ValueError(f"run_float wants a uint8 image (H, W, {net.channels}), got {image.dtype} {image.shape}")
+    return run_levels(net, image)
+
+
+def run_levels(net: FloatNetwork, image: NDArray[np.uint8] | NDArray[np.float64]) -> NDArray[np.uint8]:
+    """run_float for grey levels 0..255 that need not be whole numbers (H, W, channels)."""
     unit = net.input_max / 255.0
     with torch.inference_mode():
         x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() * unit
@@ -76,6 +90,26 @@ def run_float(net: FloatNetwork, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
             raise InputError(f"network {net.name}: the output holds NaN or Inf; use another checkpoint ({net.source})")
         grey_levels = torch.round(y / unit).clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(grey_levels.permute(1, 2, 0).numpy())
+
+
+def _own_weights(info: NetworkInfo) -> tuple[Path | Traversable, str]:
+    """The embedded or the fetched file of a network, and what to call it."""
+    if info.embedded:
+        return files("srq_hw.networks") / "weights" / f"{info.name}.safetensors", info.origin
+    fetched = fetched_file(info.name)
+    if fetched is None:
+        how = f"`srq-hw networks fetch {info.name}` or " if source_of(info.name).url else ""
+        raise InputError(f"network {info.name}: no weights given; {how}add --weights FILE (origin: {info.origin})")
+    return fetched, str(fetched)
+
+
+@contextmanager
+def _as_path(place: Path | Traversable) -> Iterator[Path]:
+    if isinstance(place, Path):
+        yield place
+    else:
+        with as_file(place) as path:
+            yield path
 
 
 def _unknown(name: str) -> str:
@@ -92,25 +126,21 @@ def _unknown(name: str) -> str:
     )
 
 
-def _load_embedded(info: NetworkInfo, module: nn.Module) -> FloatNetwork:
-    with as_file(files("srq_hw.networks") / "weights" / f"{info.name}.safetensors") as path:
-        load_into(module, info.name, path)
-        digest = sha256_of(path)
-    return _finish(info.name, module, info.scale, info.input_max, info.origin, digest)
-
-
 def _load_factory(spec: str, weights: Path | None) -> FloatNetwork:
     module = _call_factory(spec)
     input_max = getattr(module, "srq_input_max", 1.0)
     if isinstance(input_max, bool) or not isinstance(input_max, int | float) or not 0 < input_max < math.inf:
         raise InputError(f"network {spec}: srq_input_max is {input_max!r}; allowed is a positive number (1.0, 255.0)")
+    channels = getattr(module, "srq_channels", 3)
+    if channels not in (1, 3):
+        raise InputError(f"network {spec}: srq_channels is {channels!r}; allowed are 3 (RGB) and 1 (Y)")
     digest = None
     if weights is not None:
         load_into(module, spec, weights)
         digest = sha256_of(weights)
     module.eval()
-    scale = _probe_scale(spec, module)
-    return _finish(spec, module, scale, float(input_max), str(weights or spec), digest)
+    scale = _probe_scale(spec, module, channels)
+    return _finish(FloatNetwork(spec, module, scale, float(input_max), str(weights or spec), digest, channels))
 
 
 def _call_factory(spec: str) -> nn.Module:
@@ -139,22 +169,22 @@ def _call_factory(spec: str) -> nn.Module:
     return module
 
 
-def _probe_scale(name: str, module: nn.Module) -> int:
-    probe = torch.zeros(1, 3, _PROBE_SIDE, _PROBE_SIDE)
+def _probe_scale(name: str, module: nn.Module, channels: int) -> int:
+    probe = torch.zeros(1, channels, _PROBE_SIDE, _PROBE_SIDE)
     try:
         with torch.inference_mode():
             out = module(probe)
     except Exception as error:  # whatever the user's own forward raises
         raise InputError(
             f"network {name}: running it on a {tuple(probe.shape)} input failed ({_reason(error)}); "
-            "it must take RGB (N, 3, H, W) of any size"
+            f"it must take (N, {channels}, H, W) of any size"
         ) from error
     shape = tuple(out.shape) if isinstance(out, Tensor) else ()
-    if len(shape) != 4 or shape[:2] != (1, 3) or shape[2] != shape[3] or shape[2] == 0 or shape[2] % _PROBE_SIDE:
+    if len(shape) != 4 or shape[:2] != (1, channels) or shape[2] != shape[3] or shape[2] == 0 or shape[2] % _PROBE_SIDE:
         got = shape or type(out).__name__
         raise InputError(
             f"network {name}: input {tuple(probe.shape)} gave {got}; "
-            f"allowed is (1, 3, s*{_PROBE_SIDE}, s*{_PROBE_SIDE}) with a whole scale s"
+            f"allowed is (1, {channels}, s*{_PROBE_SIDE}, s*{_PROBE_SIDE}) with a whole scale s"
         )
     return shape[2] // _PROBE_SIDE
 
@@ -164,10 +194,8 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line}"
 
 
-def _finish(
-    name: str, module: nn.Module, scale: int, input_max: float, source: str, digest: str | None
-) -> FloatNetwork:
-    module.eval()
-    for parameter in module.parameters():
+def _finish(net: FloatNetwork) -> FloatNetwork:
+    net.module.eval()
+    for parameter in net.module.parameters():
         parameter.requires_grad_(False)
-    return FloatNetwork(name, module, scale, input_max, source, digest)
+    return net

@@ -1,29 +1,173 @@
-"""The float networks known by name."""
+"""The float networks known by name. Where a file of weights comes from stands in sources.yaml, not here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from torch import nn
 
-from srq_hw.networks.edsr import Edsr, EdsrMeanShift
+from srq_hw.networks import converters as c
+from srq_hw.networks.abpn import Abpn
+from srq_hw.networks.carn import Carn
+from srq_hw.networks.converters import NO_OPTIONS, Layout, State
+from srq_hw.networks.edsr import Edsr, EdsrMeanShift, EdsrOfficial
+from srq_hw.networks.espcn import Espcn
+from srq_hw.networks.fsrcnn import Fsrcnn
+from srq_hw.networks.idn import Idn
+from srq_hw.networks.msrresnet import MsrResNet
+from srq_hw.networks.rnet import RNet
+from srq_hw.networks.srresnet import SrResNet, SrResNetShared
+from srq_hw.networks.xlsr import Xlsr
 
 DEFAULT_NETWORK = "srq_edsr4_24_x2"
 
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """One network: how to build it, the range of its input and output, where its weights come from."""
+    """One network: how to build it, the range of its input and output, how its checkpoints name things.
+
+    factory(**settings) builds the module; without arguments, the published size. `settings` reads from a state dict in
+    our names what it decides (blocks, features). `options` are the switches a user may set behind the name
+    (NAME+option=value), with their defaults. `optional` are key prefixes that a checkpoint may lack: the module's own
+    values stay.
+    """
 
     name: str
     title: str
     scale: int
     input_max: float  # value of white at the input and output: 1.0 or 255.0
-    factory: Callable[[], nn.Module]
+    factory: Callable[..., nn.Module]
     origin: str
+    channels: int = 3  # of image in and out: 3 (RGB) or 1 (Y)
     embedded: bool = False  # weights come with this package
+    layouts: tuple[Layout, ...] = ()
+    settings: Callable[[State], Mapping[str, Any]] | None = None
+    options: Mapping[str, Any] = field(default_factory=lambda: NO_OPTIONS)
+    optional: tuple[str, ...] = ()
+
+    def layout_of(self, state: State) -> Layout | None:
+        """The naming a state dict follows; None for our own."""
+        return next((layout for layout in self.layouts if layout.marker in state), None)
+
+    def settings_of(self, state: State) -> dict[str, Any]:
+        """What a state dict in any of the namings decides; empty where it decides nothing."""
+        if self.settings is None:
+            return {}
+        layout = self.layout_of(state)
+        return dict(self.settings(state if layout is None else layout.convert(state)))
+
+
+_SHIFTS = ("sub_mean.", "add_mean.")
+
+
+def _edsr(name: str, title: str, features: int, blocks: int, scale: int, res_scale: float) -> NetworkInfo:
+    return NetworkInfo(
+        name,
+        f"{title} x{scale}, {blocks} blocks of {features} features (others as the checkpoint says), mean shift",
+        scale=scale,
+        input_max=255.0,
+        factory=partial(EdsrOfficial, features=features, blocks=blocks, scale=scale),
+        origin="official EDSR checkpoints (sanghyun-son/EDSR-PyTorch) or BasicSR's",
+        layouts=(Layout("BasicSR", "conv_after_body.weight", c.edsr_basicsr),),
+        settings=c.edsr_settings,
+        options={"res_scale": res_scale},
+        optional=_SHIFTS,
+    )
+
+
+def _msrresnet(scale: int) -> NetworkInfo:
+    return NetworkInfo(
+        f"msrresnet_x{scale}",
+        f"MSRResNet x{scale}, 16 blocks of 64 features, added to the bilinearly enlarged image",
+        scale=scale,
+        input_max=1.0,
+        factory=partial(MsrResNet, features=64, blocks=16, scale=scale),
+        origin="BasicSR model zoo (MSRResNet) or MMSR",
+        layouts=(Layout("MMSR", "recon_trunk.0.conv1.weight", c.msrresnet_mmsr),),
+        settings=c.msrresnet_settings,
+    )
+
+
+def _srresnet(scale: int) -> NetworkInfo:
+    return NetworkInfo(
+        f"srresnet_x{scale}",
+        f"SRResNet x{scale} of CADyQ, 16 blocks of 64 features, BatchNorm, one shared PReLU slope",
+        scale=scale,
+        input_max=255.0,
+        factory=partial(SrResNetShared, features=64, blocks=16, scale=scale),
+        origin="Cheeun/CADyQ",
+        layouts=(Layout("CADyQ", "sub_mean.weight", c.srresnet_cadyq),),
+        settings=c.srresnet_settings,
+    )
+
+
+def _carn(name: str, title: str, scale: int, groups: int) -> NetworkInfo:
+    return NetworkInfo(
+        name,
+        f"{title} x{scale}, cascades of residual blocks",
+        scale=scale,
+        input_max=1.0,
+        factory=partial(Carn, scale=scale, groups=groups),
+        origin="nmhkahn/CARN-pytorch (MIT)",
+        layouts=c.carn_layouts(scale),
+        optional=_SHIFTS,
+    )
+
+
+def _idn(kind: str, channels: int, scale: int, caffe: bool) -> NetworkInfo:
+    return NetworkInfo(
+        f"idn_{kind}_x{scale}",
+        f"IDN x{scale} on {'Y' if channels == 1 else 'RGB'}, residual over bicubic, 17x17 transposed convolution",
+        scale=scale,
+        input_max=1.0,
+        factory=partial(Idn, scale=scale, channels=channels),
+        origin="Zheng222/IDN-Caffe (academic)" if caffe else "yjn870/IDN-pytorch, Cheeun/CADyQ (input 0..255)",
+        channels=channels,
+        layouts=c.idn_layouts(scale),
+        options={"slice_first": caffe, "act_after_1x1": caffe, "torch_bicubic": not caffe},
+    )
+
+
+def _fsrcnn(scale: int) -> NetworkInfo:
+    return NetworkInfo(
+        f"fsrcnn_x{scale}",
+        f"FSRCNN(56, 12, 4) x{scale} on Y",
+        scale=scale,
+        input_max=1.0,
+        factory=partial(Fsrcnn, scale=scale),
+        origin="yjn870/FSRCNN-pytorch",
+        channels=1,
+        layouts=(Layout("FSRCNN-pytorch", "last_part.weight", partial(c.fsrcnn_torch, scale)),),
+    )
+
+
+def _espcn(scale: int) -> NetworkInfo:
+    torch_names = Layout("ESPCN-pytorch", "first_part.0.weight", c.espcn_torch, {"act": "tanh"})
+    return NetworkInfo(
+        f"espcn_x{scale}",
+        f"ESPCN x{scale} on Y, three convolutions",
+        scale=scale,
+        input_max=1.0,
+        factory=partial(Espcn, scale=scale),
+        origin="yjn870/ESPCN-pytorch (tanh) or your own (ReLU)",
+        channels=1,
+        layouts=(torch_names,),
+        options={"act": "relu"},
+    )
+
+
+def _abpn(scale: int) -> NetworkInfo:
+    return NetworkInfo(
+        f"abpn_x{scale}",
+        f"ABPN D4C28 x{scale}, plain convolutions added to the repeated image",
+        scale=scale,
+        input_max=255.0,
+        factory=partial(Abpn, scale=scale),
+        origin="your own training (published for TensorFlow: NJU-Jet/SR_Mobile_Quantization)",
+    )
 
 
 _INFOS = (
@@ -51,6 +195,42 @@ _INFOS = (
         input_max=1.0,
         factory=partial(EdsrMeanShift, features=64, blocks=8),
         origin="krasserm/wdsr (Apache-2.0) as a PyTorch state dict",
+    ),
+    NetworkInfo(
+        "rnet9_64_x4",
+        "RNet x4, 9 plain residual blocks of 64 features, ReLU behind the addition",
+        scale=4,
+        input_max=1.0,
+        factory=RNet,
+        origin="nmhkahn/CARN-pytorch, RNet (MIT)",
+        optional=_SHIFTS,
+    ),
+    NetworkInfo(
+        "srresnet8_bn_x4",
+        "SRResNet x4, 8 blocks of 64 features, BatchNorm, PReLU slopes per channel",
+        scale=4,
+        input_max=1.0,
+        factory=SrResNet,
+        origin="PyTorch tutorial weights as a state dict",
+    ),
+    *(_edsr(f"edsr_baseline_x{s}", "EDSR-baseline", 64, 16, s, 1.0) for s in (2, 3, 4)),
+    *(_edsr(f"edsr_x{s}", "EDSR", 256, 32, s, 0.1) for s in (2, 3, 4)),
+    *(_msrresnet(s) for s in (2, 3, 4)),
+    *(_srresnet(s) for s in (2, 4)),
+    *(_carn(f"carn_x{s}", "CARN", s, 1) for s in (2, 3, 4)),
+    *(_carn(f"carn_m_x{s}", "CARN-M", s, 4) for s in (2, 3, 4)),
+    *(_idn("y", 1, s, caffe=True) for s in (2, 3, 4)),
+    *(_idn("rgb", 3, s, caffe=False) for s in (2, 3, 4)),
+    *(_fsrcnn(s) for s in (2, 3, 4)),
+    *(_espcn(s) for s in (2, 3, 4)),
+    *(_abpn(s) for s in (3, 4)),
+    NetworkInfo(
+        "xlsr_x3",
+        "XLSR x3, grouped convolutions, clipped ReLU output",
+        scale=3,
+        input_max=1.0,
+        factory=partial(Xlsr, scale=3),
+        origin="your own training",
     ),
 )
 

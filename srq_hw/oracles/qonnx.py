@@ -20,7 +20,7 @@ from srq_hw.exchange.qonnx_export import META_PREFIX
 from srq_hw.exchange.values import ROUNDING_MODES, attributes
 from srq_hw.graph.check import SAME_TYPE_OPS
 from srq_hw.graph.ir import Int, IntGraph, Node
-from srq_hw.graph.ops import OPS
+from srq_hw.graph.ops import OPS, undo_depth_to_space
 from srq_hw.quantize.requant import POW2_TOLERANCE
 from srq_hw.simulate.reference import trace
 
@@ -62,29 +62,34 @@ def qonnx_oracle(model: onnx.ModelProto, graph: IntGraph, image: npt.NDArray[np.
             shape = wrapper.get_tensor_shape(name)
             context.setdefault(name, np.zeros([1] if shape is None else shape, np.float32))
         execute_node(proto, context, wrapper.graph, opsets.get(proto.domain, 1))
-        name = proto.output[0]
-        producer = graph.producer(name)
-        moves = producer is not None and producer.op in SAME_TYPE_OPS
-        if name not in reference or not (moves or proto.op_type in ("Quant", "IntQuant")):
-            continue
-        tensor = graph.tensors[name]
-        assert tensor.scale is not None
-        found = np.rint(np.asarray(context[name], np.float64) / tensor.scale).transpose(0, 2, 3, 1).astype(np.int64)
-        found += tensor.zero_point
-        wanted = reference[name]
-        wrong = found != wanted
-        near = wrong & False
-        if producer is not None and not moves:
-            if wrong.any():
-                near = wrong & _near_tie(graph, producer, reference, found, doubt)
-            other_rule = _by_rule(producer, reference, _file_rule(proto, wrapper.graph.node, context)) != wanted
-            wrong, near = wrong | other_rule, near & ~other_rule
-        elements, tensors = elements + wanted.size, tensors + 1
-        ties += int(near.sum())
-        real = int((wrong & ~near).sum())
-        mismatches += real
-        first = first or (name if real else "")
-        context[name] = _nchw((wanted - tensor.zero_point) * tensor.scale)
+        for made in proto.output:
+            name = made
+            producer = graph.producer(name)
+            moves = producer is not None and producer.op in SAME_TYPE_OPS
+            if name not in reference or not (moves or proto.op_type in ("Quant", "IntQuant")):
+                continue
+            tensor = graph.tensors[name]
+            assert tensor.scale is not None
+            found = np.rint(np.asarray(context[name], np.float64) / tensor.scale).transpose(0, 2, 3, 1).astype(np.int64)
+            found += tensor.zero_point
+            shuffle = producer if moves and proto.op_type in ("Quant", "IntQuant") else None
+            if shuffle is not None:  # a transposed convolution is quantized in front of its pixel shuffle
+                found, name = undo_depth_to_space(found, shuffle), shuffle.inputs[0]
+                producer, moves = graph.producer(name), False
+            wanted = reference[name]
+            wrong = found != wanted
+            near = wrong & False
+            if producer is not None and not moves:
+                if wrong.any():
+                    near = wrong & _near_tie(graph, producer, reference, found, doubt)
+                other_rule = _by_rule(producer, reference, _file_rule(proto, wrapper.graph.node, context)) != wanted
+                wrong, near = wrong | other_rule, near & ~other_rule
+            elements, tensors = elements + wanted.size, tensors + 1
+            ties += int(near.sum())
+            real = int((wrong & ~near).sum())
+            mismatches += real
+            first = first or (name if real else "")
+            context[made] = _nchw((reference[made] - tensor.zero_point) * tensor.scale)
     return QonnxOracle(elements, mismatches, ties, tensors, first)
 
 
@@ -147,8 +152,12 @@ def _near_tie(graph: IntGraph, node: Node, values: dict[str, Int], found: Int, d
         ratio = np.where(acc < 0, node.params["negative_multiplier"] / np.exp2(node.params["shift"]), ratio)
     exact = acc * ratio + node.int_attr("zero_point")
     wanted = values[node.output]
-    border = (found + wanted) / 2.0 if node.str_attr("rounding").startswith("half") else np.maximum(found, wanted)
+    rounding, zero = node.str_attr("rounding"), node.int_attr("zero_point")
+    border = (found + wanted) / 2.0 if rounding.startswith("half") else np.maximum(found, wanted)
+    if rounding == "trunc":  # towards 0: below it the border is the smaller integer
+        border = np.where(np.abs(found - zero) > np.abs(wanted - zero), found, wanted)
     terms, magnitude = _sum_of(graph, node.inputs[0], values)
+    ratio = np.abs(ratio)
     bound = FLOAT32_EPSILON * (np.sqrt(terms) + 8) * (magnitude * ratio + np.abs(exact) + 1)
     if doubt:
         bound = bound + doubt * magnitude * ratio + ratio

@@ -96,7 +96,7 @@ def _quantization(session: Session) -> dict[str, Any]:
     }
     if own:  # real values of the weights, one integer being the mean step of the layer's channels
         steps = {name: float(np.mean(conv.weight_scale)) for name, conv in session.frozen.convs.items()}
-        weights = [_in_real(row, steps[row["name"]], session.plan.weight_bits) for row in weights]
+        weights = [_in_real(row, steps[row["name"]], session.plan.weight_bits_of(row["name"])) for row in weights]
     return head | {"layers": _layers(session) if own else [], "weights": weights}
 
 
@@ -116,7 +116,7 @@ def _layers(session: Session) -> list[dict[str, Any]]:
     for name, point in session.plan.points.items():
         scale = session.frozen.quants[name].scale
         lo, hi = point.range
-        seen = session.calibration.ranges.get(name)
+        seen = session.quantized.calibration.ranges.get(name)
         rows.append(
             {
                 "name": name,
@@ -177,7 +177,7 @@ def _estimate(session: Session) -> dict[str, Any] | None:
         "bram36": e.bram36,
         "uram": e.uram,
         "utilization": e.utilization,
-        "utilization_max": session.target.resources.utilization_max,
+        "utilization_max": session.target.resources.utilization_max if session.target.resources else None,
         "fits": e.fits,
         "short_of": e.short,
         "corrections": [*corrections, *result.notes],

@@ -36,6 +36,9 @@ class BuildOptions:
     input_size: tuple[int, int] | None = None
     fps: float | None = None
     stop_after: str | None = None
+    quantized: Path | None = None
+    edges: int | None = None
+    sums: int | None = None
 
     @property
     def is_file(self) -> bool:
@@ -63,6 +66,9 @@ def check_file_options(options: BuildOptions, size: tuple[int, int] | None) -> N
         "--bits, --act-bits": options.act_bits,
         "--calib": options.recipe,
         "--calib-images": options.calib_images,
+        "--quantized": options.quantized,
+        "--edges": options.edges,
+        "--sums": options.sums,
     }
     for name, value in given.items():
         if value is not None:

@@ -90,14 +90,15 @@ def _withdraw_report(out: Path) -> None:
 
 
 def _check_image_network(graph: IntGraph, source: str) -> None:
-    """The test images are RGB: three channels in, three out; and there must be something to quantize."""
+    """Pictures are RGB or Y: 3 or 1 channels in, as many out; and there must be something to quantize."""
     if all(node.op != "Conv" for node in graph.nodes):
         raise InputError(f"{source}: no convolution; a build needs a network with at least one")
-    for name in (graph.input, graph.output):
-        if graph.tensors[name].channels != 3:
-            raise InputError(
-                f"{source}, tensor {name}: {graph.tensors[name].channels} channels; a build needs RGB in and RGB out"
-            )
+    into, out = graph.tensors[graph.input].channels, graph.tensors[graph.output].channels
+    if into not in (1, 3) or out != into:
+        raise InputError(
+            f"{source}: {into} channels in tensor {graph.input}, {out} in {graph.output}; a build needs RGB in and out "
+            "(3 and 3) or Y in and out (1 and 1)"
+        )
 
 
 def _log(out: Path, records: list[StepRecord]) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-from dataclasses import asdict
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from srq_hw.errors import InputError
+from srq_hw.evaluate.colour import network_view
 from srq_hw.evaluate.datasets import Pair, make_pair
 from srq_hw.evaluate.demo import DemoImage, demo_calibration_images, demo_images
 from srq_hw.evaluate.images import list_images, read_rgb
@@ -21,17 +21,20 @@ from srq_hw.evaluate.resize import downscale
 from srq_hw.exchange.lower import image_size, load_qonnx
 from srq_hw.graph.ir import IntGraph
 from srq_hw.networks.loading import FloatNetwork, load_network
+from srq_hw.normalform.normal import NormalNet
+from srq_hw.normalform.trace import normalize
 from srq_hw.pipeline.engine import sha256_file, sha256_json
 from srq_hw.pipeline.options import DEFAULT_RECIPE, DEFAULT_SIZE, BuildOptions
-from srq_hw.quantize.calibrate import Calibration, Range
-from srq_hw.quantize.freeze import Frozen, freeze
-from srq_hw.quantize.normal import NormalNet
+from srq_hw.quantize.brevitas_layers import QuantNet
+from srq_hw.quantize.freeze import Frozen, freeze, quant_net
 from srq_hw.quantize.plan import QuantPlan, make_plan
-from srq_hw.quantize.recipe import Recipe, load_recipe
-from srq_hw.quantize.trace import normalize
+from srq_hw.quantize.ptq import Quantized, quantize
+from srq_hw.quantize.recipe import Recipe, load_recipe, with_policy
+from srq_hw.quantize.store import FILES, load_quantized, stored_plan
 from srq_hw.target import Target, load_target
 
 Image = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], None]
 
 #: multiply-accumulates that the parity image may cost: the int64 reference runs it in well under a minute
 PARITY_MACS = 6e9
@@ -52,7 +55,9 @@ class Session:
 
     @cached_property
     def recipe(self) -> Recipe:
-        return load_recipe(self.options.recipe or DEFAULT_RECIPE)
+        """The recipe by name, with the policy that the options ask for."""
+        recipe = load_recipe(self.options.recipe or DEFAULT_RECIPE)
+        return with_policy(recipe, self.options.edges, self.options.sums)
 
     @cached_property
     def foreign(self) -> onnx.ModelProto:
@@ -70,14 +75,23 @@ class Session:
 
     @cached_property
     def plan(self) -> QuantPlan:
-        return make_plan(self.normal, self.target, self.options.weight_bits, self.options.act_bits)
+        """Where the quantizers stand; the weights are those of the float network."""
+        if self.options.quantized is not None:
+            return stored_plan(self.options.quantized, self.normal, self.target)
+        bits = (self.options.weight_bits, self.options.act_bits)
+        return make_plan(self.normal, self.target, *bits, self.recipe.policy.layers(self.target))
 
     @cached_property
     def calibration_images(self) -> list[Image]:
-        """Low-resolution images: the user's as they are, the built-in ones shrunk by the network's factor."""
+        """Low-resolution images: the user's as they are, the built-in ones shrunk by the network's factor.
+
+        uint8 (H, W, channels) as the network sees them: RGB or Y.
+        """
         if self.options.calib_images is not None:
-            return [read_rgb(path) for path in list_images(self.options.calib_images)]
-        return [downscale(item.rgb, self.network.scale) for item in demo_calibration_images()]
+            pictures = [read_rgb(path) for path in list_images(self.options.calib_images)]
+        else:
+            pictures = [downscale(item.rgb, self.network.scale) for item in demo_calibration_images()]
+        return [network_view(picture, self.network.channels) for picture in pictures]
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -88,12 +102,24 @@ class Session:
     # --- results of earlier steps ---------------------------------------------------------------------------------
 
     @cached_property
-    def calibration(self) -> Calibration:
-        return calibration_from(json.loads((self.folder / "calibration.json").read_text()))
+    def quantized(self) -> Quantized:
+        """The plan with its final weights, and the calibration, as the calibrate step left them."""
+        return load_quantized(self.folder, self.normal, self.target)
 
     @cached_property
     def frozen(self) -> Frozen:
-        return freeze(self.plan, self.calibration, self.target)
+        return freeze(self.quantized.plan, self.quantized.calibration, self.target)
+
+    def quantize(self, progress: Progress | None = None) -> Quantized:
+        """Calibrate by the recipe, or take what --quantized names."""
+        if self.options.quantized is not None:
+            return load_quantized(self.options.quantized, self.normal, self.target)
+        bits = (self.options.weight_bits, self.options.act_bits)
+        return quantize(self.normal, self.target, self.recipe, self.calibration_images, *bits, progress)
+
+    def quant_net(self) -> QuantNet:
+        """The Brevitas model before freezing."""
+        return quant_net(self.quantized.plan, self.quantized.calibration, self.target)
 
     @cached_property
     def graph(self) -> IntGraph:
@@ -117,16 +143,20 @@ class Session:
 
     @cached_property
     def parity_image(self) -> Image:
-        """The first test image, whole; shrunk by a whole factor where the reference could not afford it otherwise."""
+        """The first test image, whole; shrunk by a whole factor where the reference could not afford it otherwise.
+
+        uint8 (H, W, channels) as the network sees it, like `tile`.
+        """
         image = self.pairs[0].lr
         macs = image.shape[0] * image.shape[1] * macs_per_pixel(self.graph)
         factor = math.ceil(math.sqrt(macs / PARITY_MACS))
-        return image if factor <= 1 else make_pair(self.pairs[0].name, image, factor).lr
+        shrunk = image if factor <= 1 else make_pair(self.pairs[0].name, image, factor).lr
+        return network_view(shrunk, image_channels(self.graph))
 
     @cached_property
     def tile(self) -> Image:
         """A piece of the first test image of the design's size; mirrored outwards where the image is smaller."""
-        image = self.pairs[0].lr
+        image = network_view(self.pairs[0].lr, image_channels(self.graph))
         height, width = self.size
         while image.shape[0] < height or image.shape[1] < width:
             below, right = max(0, height - image.shape[0]), max(0, width - image.shape[1])
@@ -156,6 +186,13 @@ class Session:
         return sha256_file(Path(self.options.model or ""))
 
     @cached_property
+    def calibration_material(self) -> dict[str, object]:
+        """What the scales and weights depend on besides network, target and widths."""
+        if self.options.quantized is not None:
+            return {name: sha256_file(self.options.quantized / name) for name in FILES}
+        return {"recipe": self.recipe.model_dump(), "images": self.calibration_images_sha256}
+
+    @cached_property
     def source_sha256(self) -> str:
         """Of what the build starts from: the QONNX file, or the float network."""
         return self.foreign_sha256 if self.options.is_file else self.network_sha256
@@ -177,10 +214,16 @@ def normal_sha256(net: NormalNet) -> str:
     digest = hashlib.sha256(f"{net.name} {net.channels} {net.input_max}".encode())
     for layer in net.layers:
         digest.update(f"{layer.op} {layer.name} {layer.inputs} {layer.groups} {layer.factor} {layer.offset}".encode())
+        digest.update(f"{layer.limits} {layer.span} {layer.kernel}".encode())
         for tensor in (layer.weight, layer.bias, layer.slope):
             if tensor is not None:
                 digest.update(repr(tuple(tensor.shape)).encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
+
+
+def image_channels(graph: IntGraph) -> int:
+    """Channels of the input image: 3 (RGB) or 1 (Y)."""
+    return graph.tensors[graph.input].channels
 
 
 def macs_per_pixel(graph: IntGraph) -> int:
@@ -190,19 +233,3 @@ def macs_per_pixel(graph: IntGraph) -> int:
         for node in graph.nodes
         if node.op == "Conv"
     )
-
-
-def calibration_to(calibration: Calibration) -> dict[str, object]:
-    """Plain data; floats keep every bit through repr."""
-    return {
-        "scales": calibration.scales,
-        "weights": {name: steps.tolist() for name, steps in calibration.weights.items()},
-        "ranges": {name: asdict(item) for name, item in calibration.ranges.items()},
-    }
-
-
-def calibration_from(data: dict[str, dict[str, object]]) -> Calibration:
-    """What `calibration_to` wrote."""
-    ranges = {name: Range(**{**item, "histogram": tuple(item["histogram"])}) for name, item in data["ranges"].items()}  # type: ignore[arg-type, dict-item, index]
-    weights = {name: np.array(steps, np.float64) for name, steps in data["weights"].items()}
-    return Calibration({name: float(step) for name, step in data["scales"].items()}, weights, ranges)  # type: ignore[arg-type]

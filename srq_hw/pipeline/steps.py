@@ -20,9 +20,10 @@ from srq_hw.oracles.qonnx import qonnx_oracle
 from srq_hw.parity import Comparison, compare
 from srq_hw.pipeline import hardware, pictures
 from srq_hw.pipeline.engine import RESULTS, STATE, Step, sha256_file, write_json
-from srq_hw.pipeline.session import Session, calibration_to, image_sha256
-from srq_hw.quantize.calibrate import calibrate
-from srq_hw.quantize.freeze import load_frozen, quant_net, run_frozen
+from srq_hw.pipeline.session import Session, image_sha256
+from srq_hw.quantize.freeze import load_frozen, run_frozen
+from srq_hw.quantize.store import FILES as QUANTIZED
+from srq_hw.quantize.store import save_quantized
 from srq_hw.simulate import reference
 from srq_hw.simulate.fast import compile_graph
 
@@ -53,15 +54,13 @@ def _calibrate(session: Session, progress: Progress) -> Step:
             "target": session.target.sha256,
             "weight_bits": session.plan.weight_bits,
             "act_bits": session.plan.act_bits,
-            "recipe": session.recipe.model_dump(),
-            "images": session.calibration_images_sha256,
+            **session.calibration_material,
         }
 
     def run(scratch: Path) -> None:
-        found = calibrate(session.plan, session.target, session.recipe, session.calibration_images, progress)
-        write_json(scratch / "calibration.json", calibration_to(found))
+        save_quantized(session.quantize(progress), scratch)
 
-    return Step("calibrate", material, (), ("calibration.json",), run)
+    return Step("calibrate", material, (), QUANTIZED, run)
 
 
 def _export(session: Session) -> Step:
@@ -76,7 +75,7 @@ def _export(session: Session) -> Step:
             "size": session.size,
         }
 
-    return Step("export", material, ("calibration.json",), ("model.qonnx",), run)
+    return Step("export", material, QUANTIZED, ("model.qonnx",), run)
 
 
 def _import(session: Session) -> Step:
@@ -105,7 +104,7 @@ def _lower(session: Session) -> Step:
     def material() -> Any:
         return {"target": session.target.sha256, "network": session.source_sha256}
 
-    needs = ("model.qonnx",) if session.options.is_file else ("model.qonnx", "calibration.json")
+    needs = ("model.qonnx",) if session.options.is_file else ("model.qonnx", *QUANTIZED)
     return Step("lower", material, needs, ("graph.json", f"{RESULTS}/lower.json"), run)
 
 
@@ -146,7 +145,7 @@ def _parity(session: Session) -> Step:
     """The frozen Brevitas model in float64 against the reference simulator, every quantized tensor."""
 
     def work() -> dict[str, Any]:
-        net = load_frozen(quant_net(session.plan, session.calibration, session.target), session.frozen)
+        net = load_frozen(session.quant_net(), session.frozen)
         image = session.parity_image
         left = run_frozen(net, session.frozen, image)
         right = reference.trace(session.graph, image)
@@ -163,7 +162,7 @@ def _parity(session: Session) -> Step:
     def material() -> Any:
         return {"network": session.network_sha256, "target": session.target.sha256, "image": session.pairs_sha256}
 
-    return _result_step("parity", material, ("graph.json", "calibration.json"), work)
+    return _result_step("parity", material, ("graph.json", *QUANTIZED), work)
 
 
 def _simulators(session: Session) -> Step:

@@ -20,7 +20,7 @@ from brevitas.proxy import ActQuantProxyFromInjector, WeightQuantProxyFromInject
 from torch import Tensor, nn
 
 from srq_hw.fixedpoint import ROUNDINGS
-from srq_hw.quantize.normal import LAYER_FUNCTIONS, Layer
+from srq_hw.normalform.normal import LAYER_FUNCTIONS, Layer
 from srq_hw.quantize.plan import QuantPlan, QuantPoint
 
 
@@ -66,7 +66,22 @@ class RoundToInt(nn.Module):
         return x + (rounded - x).detach() if x.requires_grad else rounded
 
 
-def _tensor_quant(step: Step, bits: int, signed: bool, narrow: bool, rounding: str) -> RescalingIntQuant:
+class FixedZeroPoint(nn.Module):
+    """Brevitas' zero_point_impl with one integer."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(float(value)))
+
+    def forward(self, x: Tensor, scale: Tensor, bit_width: Tensor) -> Tensor:
+        """The integer of the real 0."""
+        found: Tensor = self.value  # type: ignore[assignment]
+        return found
+
+
+def _tensor_quant(
+    step: Step, bits: int, signed: bool, narrow: bool, rounding: str, zero_point: int = 0
+) -> RescalingIntQuant:
     return RescalingIntQuant(
         int_quant=IntQuant(
             narrow_range=narrow,
@@ -77,7 +92,7 @@ def _tensor_quant(step: Step, bits: int, signed: bool, narrow: bool, rounding: s
         ),
         scaling_impl=step,
         int_scaling_impl=UnitThreshold(),
-        zero_point_impl=ZeroZeroPoint(),
+        zero_point_impl=FixedZeroPoint(zero_point) if zero_point else ZeroZeroPoint(),
         bit_width_impl=BitWidthConst(bits),
     )
 
@@ -89,7 +104,7 @@ def _injector(proxy: type, **fields: Any) -> Any:
 
 def activation_quantizer(point: QuantPoint, step: Step, rounding: str) -> qnn.QuantIdentity:
     """A QuantIdentity of the point's type."""
-    quant = _tensor_quant(step, point.bits, point.signed, False, rounding)
+    quant = _tensor_quant(step, point.bits, point.signed, False, rounding, point.zero_point)
     injector = _injector(ActQuantProxyFromInjector, tensor_quant=quant, signed=point.signed, narrow_range=False)
     return qnn.QuantIdentity(act_quant=injector, return_quant_tensor=False)
 
@@ -134,6 +149,8 @@ class QuantNet(nn.Module):
         self.convs = nn.ModuleDict()
         self.quants = nn.ModuleDict()
         self.slopes = nn.ParameterDict()
+        self.limits: dict[str, float] = {}  # upper limit of a clipped ReLU
+        self.stand_ins: dict[str, Callable[[Tensor], Tensor]] = {}  # by layer name: runs instead of a convolution
         for layer in plan.layers:
             if layer.op == "conv":
                 step = Step(weights[layer.name].float().reshape(-1, 1, 1, 1))
@@ -141,6 +158,8 @@ class QuantNet(nn.Module):
             elif layer.op == "quant":
                 point = plan.points[layer.name]
                 self.quants[_key(layer.name)] = activation_quantizer(point, self.step(point.group), rounding)
+            elif layer.op == "relu" and layer.limits is not None:
+                self.limits[layer.name] = layer.limits[1]
             elif layer.op == "prelu":
                 assert layer.slope is not None
                 self.slopes[_key(layer.name)] = nn.Parameter(layer.slope.float())
@@ -151,6 +170,14 @@ class QuantNet(nn.Module):
         quant: Any = self.quants[_key(name)]
         module: RoundToInt = quant.act_quant.fused_activation_quant_proxy.tensor_quant.int_quant.float_to_int_impl
         return module
+
+    def quantizer(self, name: str) -> nn.Module:
+        """The module of an activation quantizer."""
+        return self.quants[_key(name)]
+
+    def set_quantizer(self, name: str, quantizer: nn.Module) -> None:
+        """Put another module in the place of an activation quantizer: same values forward, a gradient of its own."""
+        self.quants[_key(name)] = quantizer
 
     def conv(self, name: str) -> qnn.QuantConv2d:
         """The Brevitas layer of a convolution."""
@@ -184,11 +211,13 @@ class QuantNet(nn.Module):
         if layer.op == "image":
             return image
         if layer.op == "conv":
-            result = self.convs[_key(layer.name)](ins[0])
+            result = self.stand_ins.get(layer.name, self.convs[_key(layer.name)])(ins[0])
         elif layer.op == "quant":
             result = self.quants[_key(layer.name)](ins[0])
         elif layer.op == "offset":
-            result = ins[0] + torch.tensor(layer.offset, dtype=ins[0].dtype)[None, :, None, None]
+            result = ins[0] + ins[0].new_tensor(layer.offset)[None, :, None, None]
+        elif layer.name in self.limits:
+            result = ins[0].clamp(0.0, self.limits[layer.name])
         elif layer.op == "prelu":
             result = torch.nn.functional.prelu(ins[0], self.slopes[_key(layer.name)])
         else:

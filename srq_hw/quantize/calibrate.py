@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from srq_hw.errors import InputError
-from srq_hw.quantize.clipping import Histogram, clip_bounds, weight_scales
-from srq_hw.quantize.normal import Layer, evaluate
-from srq_hw.quantize.plan import QuantPlan, QuantPoint
+from srq_hw.normalform.normal import evaluate
+from srq_hw.quantize.asymmetric import asymmetric_scales
+from srq_hw.quantize.calibration import Calibration, Range
+from srq_hw.quantize.clipping import clip_bounds
+from srq_hw.quantize.histogram import Histogram, merge
+from srq_hw.quantize.image_search import refine
+from srq_hw.quantize.joint_search import joint_search
+from srq_hw.quantize.plan import QuantPlan, QuantPoint, with_zero_points
 from srq_hw.quantize.recipe import Recipe
+from srq_hw.quantize.weight_search import importance_of, input_power, legal_steps, power_of_two, weight_steps
 from srq_hw.target import Target
 
 Image = npt.NDArray[np.uint8]
@@ -22,29 +27,6 @@ Progress = Callable[[int, int], None]
 
 #: points whose histograms stay in the report; the bins there are fewer than those of the search
 REPORT_BINS = 64
-
-
-@dataclass(frozen=True)
-class Range:
-    """One quantizer's data and what was kept of it, real units."""
-
-    lower: float
-    upper: float
-    data_min: float
-    data_max: float
-    histogram: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Every real-valued choice of the quantization, before `freeze` snaps the scales.
-
-    scales: quantizer group -> step; weights: convolution -> float64 (O,) steps; ranges: quantizer -> what was seen.
-    """
-
-    scales: dict[str, float]
-    weights: dict[str, Real]
-    ranges: dict[str, Range]
 
 
 def sample_patches(images: Sequence[Image], recipe: Recipe) -> list[Image]:
@@ -65,36 +47,42 @@ def sample_patches(images: Sequence[Image], recipe: Recipe) -> list[Image]:
 def calibrate(
     plan: QuantPlan, target: Target, recipe: Recipe, images: Sequence[Image], progress: Progress | None = None
 ) -> Calibration:
-    """Choose all scales. images: uint8 (H, W, 3), low resolution. InputError where a tensor is not finite."""
+    """Choose all scales. images: uint8 (H, W, 3), low resolution. InputError where a tensor is not finite.
+
+    progress counts the patches first, then the steps of the recipe's search over the output image.
+    """
     patches = sample_patches(images, recipe)
     seen = _observe(plan, patches, recipe.activations.bins, progress)
     scales, ranges = _activation_scales(plan, target, recipe, seen)
-    per_channel = target.integer.weights.granularity == "channel" and target.integer.requant.kind != "pow2"
-    pow2 = target.integer.requant.kind == "pow2"
+    zero_points: dict[str, int] = {}
+    if recipe.activations.zero_points and target.integer.activations.zero_points:
+        moved, zero_points = asymmetric_scales(plan, target, recipe, seen)
+        scales |= moved
+        plan = with_zero_points(plan, zero_points)
+    found = Calibration(scales, _weight_scales(plan, target, recipe, scales, patches), ranges, zero_points)
+    if recipe.weights.method == "joint":
+        found = joint_search(plan, found, target, recipe.weights, patches)
+    if recipe.search:
+        found = refine(plan, found, target, patches, recipe.search, progress)
+    return found
+
+
+def _weight_scales(
+    plan: QuantPlan, target: Target, recipe: Recipe, scales: dict[str, float], patches: list[Image]
+) -> dict[str, Real]:
+    """The steps of every convolution's weights, as the target can have them."""
+    power = input_power(plan.net, patches) if recipe.weights.activation_weighted else {}
     weights = {}
     for layer in plan.layers:
         if layer.op == "conv":
             assert layer.weight is not None and layer.bias is not None
             _require_finite(plan, layer.name, layer.bias.numpy())
             _require_finite(plan, layer.name, layer.weight.numpy())
-            found = weight_scales(
-                layer.weight.numpy(),
-                plan.weight_bits_of(layer.name),
-                recipe.weights.method,
-                per_channel,
-                recipe.weights.steps,
-            )
-            found = _hold_bias(found, layer, scales[plan.point_of(layer.inputs[0]).group], target)
-            found = found if per_channel else np.full_like(found, found.max())
-            weights[layer.name] = _power_of_two(found) if pow2 else found
-    return Calibration(scales, weights, ranges)
-
-
-def _hold_bias(steps: Real, layer: Layer, source_scale: float, target: Target) -> Real:
-    """Weight steps raised where the bias would not fit: a channel of almost no weights may still have a bias."""
-    assert layer.bias is not None
-    limit = 2.0 ** (min(target.integer.bias.bits, target.integer.accumulator.bits) - 2)
-    return np.maximum(steps, np.abs(layer.bias.numpy()) / (source_scale * limit))
+            importance = importance_of(layer, power[layer.name]) if power else None
+            bits = plan.weight_bits_of(layer.name)
+            found = weight_steps(layer.weight.numpy(), bits, recipe.weights, target, importance)
+            weights[layer.name] = legal_steps(found, layer, scales[plan.point_of(layer.inputs[0]).group], target)
+    return weights
 
 
 def _observe(plan: QuantPlan, patches: list[Image], bins: int, progress: Progress | None) -> dict[str, list[Histogram]]:
@@ -147,30 +135,18 @@ def _activation_scales(
     for point in plan.points.values():
         if not point.fixed and scales[point.group] <= 0:
             scales[point.group] = plan.net.grey_level  # a dead tensor: any step represents its zeros
-    if pow2:
-        scales = {group: _round_up_to_pow2(step) for group, step in scales.items()}
+    fractions = {point.group for point in plan.points.values() if point.grey_fraction}
+    for group in scales:
+        if pow2:
+            scales[group] = _round_up_to_pow2(scales[group])
+        elif group in fractions:
+            scales[group] = plan.net.grey_level * _round_up_to_pow2(scales[group] / plan.net.grey_level)
     return scales, ranges
 
 
 def _bounds(point: QuantPoint, recipe: Recipe, seen: list[Histogram]) -> tuple[float, float]:
-    """DBDC averages the bounds of the patches (METHODS 1.2); the other methods see all patches as one."""
-    method, options = recipe.activations.method, recipe.activations.options(point.bits)
-    if method == "dbdc":
-        found = [clip_bounds(histogram, method, point.bits, point.signed, options) for histogram in seen]
-        return float(np.mean([low for low, _ in found])), float(np.mean([high for _, high in found]))
-    return clip_bounds(_merge(seen), method, point.bits, point.signed, options)
-
-
-def _merge(seen: list[Histogram]) -> Histogram:
-    """One histogram over the common range; a bin's mass goes to the bin that holds its centre."""
-    lower, upper = min(h.lower for h in seen), max(h.upper for h in seen)
-    bins = len(seen[0].counts)
-    counts = np.zeros(bins)
-    width = (upper - lower) / bins
-    for histogram in seen:
-        index = np.zeros(bins, np.int64) if width == 0 else ((histogram.centres - lower) / width).astype(np.int64)
-        np.add.at(counts, np.clip(index, 0, bins - 1), histogram.counts)
-    return Histogram(counts, lower, upper)
+    rule = recipe.activations
+    return clip_bounds(seen, rule.method, point.bits, point.signed, rule.options(point.bits), rule.over)
 
 
 def _step(point: QuantPoint, lower: float, upper: float) -> float:
@@ -182,15 +158,10 @@ def _step(point: QuantPoint, lower: float, upper: float) -> float:
 
 
 def _range(lower: float, upper: float, seen: list[Histogram]) -> Range:
-    merged = _merge(seen)
+    merged = merge(seen)
     counts = merged.counts.reshape(REPORT_BINS, -1).sum(1) if len(merged.counts) % REPORT_BINS == 0 else merged.counts
     return Range(lower, upper, merged.lower, merged.upper, tuple(int(count) for count in counts))
 
 
-def _power_of_two(steps: Real) -> Real:
-    """The smallest powers of two that cut nothing more."""
-    return np.exp2(np.ceil(np.log2(steps)))
-
-
 def _round_up_to_pow2(step: float) -> float:
-    return float(_power_of_two(np.array([step]))[0])
+    return float(power_of_two(np.array([step]))[0])

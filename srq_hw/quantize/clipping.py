@@ -1,56 +1,41 @@
-"""Clipping searches: from a histogram of real values to the bounds a quantizer should keep.
+"""Clipping searches: from histograms of real values to the bounds a quantizer should keep.
 
-Each method is a pure function (Histogram, options) -> (lower, upper) in real units. `METHODS` is the table.
+Each search is a pure function of a histogram (or of one per patch) and returns (lower, upper) in real units. `METHODS`
+is the table; `clip_bounds` applies a row of it to the histograms of all patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from srq_hw.fixedpoint import int_range
+from srq_hw.quantize.histogram import Histogram, magnitudes, merge
 
-Real = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Equal bins over [lower, upper]; counts float64 (bins,)."""
-
-    counts: Real
-    lower: float
-    upper: float
-
-    @property
-    def width(self) -> float:
-        """Width of one bin."""
-        return (self.upper - self.lower) / len(self.counts)
-
-    @property
-    def centres(self) -> Real:
-        """Middle of every bin, float64 (bins,)."""
-        found: Real = self.lower + self.width * (np.arange(len(self.counts), dtype=np.float64) + 0.5)
-        return found
-
-    @staticmethod
-    def of(values: npt.NDArray[np.floating], bins: int) -> Histogram:
-        """Bins over the values' own range; a constant gets a range of width 0 and one full bin."""
-        lower, upper = float(values.min()), float(values.max())
-        counts = np.zeros(bins) if lower == upper else np.histogram(values, bins, (lower, upper))[0].astype(np.float64)
-        if lower == upper:
-            counts[0] = values.size
-        return Histogram(counts, lower, upper)
+Bounds = tuple[float, float]
+Options = Mapping[str, float]
 
 
-def minmax(histogram: Histogram) -> tuple[float, float]:
+def minmax(histogram: Histogram) -> Bounds:
     """Nothing is cut."""
     return histogram.lower, histogram.upper
 
 
-def percentile(histogram: Histogram, percent: float) -> tuple[float, float]:
+def moving_average(seen: Sequence[Histogram], decay: float) -> Bounds:
+    """Exponential moving average of the smallest and the largest value of each patch, in the patches' order.
+
+    The first patch sets both; every later one moves them by ``1 - decay`` of the difference (Jacob et al., CVPR 2018).
+    """
+    lower, upper = seen[0].lower, seen[0].upper
+    for histogram in seen[1:]:
+        lower += (1 - decay) * (histogram.lower - lower)
+        upper += (1 - decay) * (histogram.upper - upper)
+    return lower, upper
+
+
+def percentile(histogram: Histogram, percent: float) -> Bounds:
     """Keep the middle ``percent`` of the mass: (100 - percent) / 2 goes on each side."""
     cumulative = np.cumsum(histogram.counts)
     tail = cumulative[-1] * (1 - percent / 100) / 2
@@ -59,28 +44,45 @@ def percentile(histogram: Histogram, percent: float) -> tuple[float, float]:
     return histogram.lower + histogram.width * first, histogram.lower + histogram.width * (last + 1)
 
 
-def dbdc(histogram: Histogram, p: float) -> tuple[float, float]:
-    """Density-based dual clipping (Tu et al., CVPR 2023; METHODS 1.2): drop the emptier end bin until mass p is gone.
+def dbdc(histogram: Histogram, p: float) -> Bounds:
+    """Density-based dual clipping (Tu et al., CVPR 2023): drop the emptier end bin while at most mass p is gone.
 
-    Where nothing is cut on a side its bound stays the data's own end (the released code moves the lower bound in by
-    one bin even then). Two-sided; all removed mass may come from one tail.
+    Where nothing is cut on a side its bound stays the data's own end. Two-sided; all removed mass may come from one
+    tail; of two equal bins the right one goes.
     """
-    counts = histogram.counts
-    keep = (1 - p) * counts.sum()
-    low, high, mass = 0, len(counts) - 1, float(counts.sum())
+    counts = histogram.counts.tolist()
+    mass = float(histogram.counts.sum())
+    keep = (1 - p) * mass
+    low, high = 0, len(counts) - 1
     while low < high:
         end = low if counts[low] < counts[high] else high
         if mass - counts[end] < keep:
             break
         mass -= counts[end]
-        if end == low:
-            low += 1
-        else:
-            high -= 1
+        low, high = (low + 1, high) if end == low else (low, high - 1)
     return histogram.lower + histogram.width * low, histogram.lower + histogram.width * (high + 1)
 
 
-def mse(histogram: Histogram, bits: int, signed: bool, steps: int) -> tuple[float, float]:
+def dbdc_released(histogram: Histogram, p: float) -> Bounds:
+    """DBDC as the authors' released code runs it: the last bin dropped may exceed p, and ``lower`` is one bin inside.
+
+    At least one bin always goes (p > 0), and the lower bound is the upper edge of the lowest bin that is left.
+    """
+    counts = histogram.counts.tolist()
+    mass = float(histogram.counts.sum())
+    keep = (1 - p) * mass
+    low, high = 0, len(counts) - 1
+    while low < high and mass > keep:
+        if counts[low] < counts[high]:
+            mass -= counts[low]
+            low += 1
+        else:
+            mass -= counts[high]
+            high -= 1
+    return histogram.lower + histogram.width * (low + 1), histogram.lower + histogram.width * (high + 1)
+
+
+def mse(histogram: Histogram, bits: int, signed: bool, steps: int) -> Bounds:
     """The symmetric (or, unsigned, one-sided) threshold with the least squared error of quantization.
 
     ``steps`` thresholds evenly from 1/steps to all of the largest magnitude are tried; the first of equals wins.
@@ -99,47 +101,96 @@ def mse(histogram: Histogram, bits: int, signed: bool, steps: int) -> tuple[floa
     return (-best if signed else 0.0), best
 
 
-#: method -> which of its recipe options it takes; bits, signed come from the quantizer
-METHODS: dict[str, tuple[str, ...]] = {
-    "minmax": (),
-    "percentile": ("percent",),
-    "mse": ("steps",),
-    "dbdc": ("p",),
+def entropy(histogram: Histogram, bits: int, signed: bool) -> Bounds:
+    """The threshold whose quantized distribution has the least Kullback-Leibler divergence (TensorRT's calibration).
+
+    On magnitudes, with as many levels L as the quantizer has integers >= 0. Candidate i keeps the first i bins: P is
+    their counts with everything beyond added to bin i, Q spreads each level's mass evenly over its occupied bins; level
+    k takes bins floor(i k / L) up to floor(i (k + 1) / L). The zero bin counts as much as its neighbour: zeros are
+    exact at any threshold, and behind a ReLU their mass would drown all else. A candidate that ends in an empty bin is
+    no candidate (its Q is 0 where P is not). With no more bins than levels nothing is cut; of equals the widest wins.
+    """
+    folded = magnitudes(histogram, signed)
+    counts, levels = folded.counts.copy(), int_range(bits, signed)[1] + 1
+    keep = entropy_bins(counts, levels)
+    threshold = folded.upper * keep / len(counts)
+    return (-threshold if signed else 0.0), threshold
+
+
+def entropy_bins(counts: np.ndarray, levels: int) -> int:
+    """How many of the first bins `entropy` keeps. counts: float64 (bins,), of magnitudes.
+
+    KL(P || Q) from prefix sums: within a level Q is constant, so a candidate costs O(levels), not O(bins).
+    """
+    counts = counts.astype(np.float64)
+    bins = len(counts)
+    if bins > 1:
+        counts[0] = counts[1]
+    total = float(counts.sum())
+    if total == 0 or bins <= levels:
+        return bins
+    mass = np.concatenate([[0.0], np.cumsum(counts)])
+    occupied = np.concatenate([[0], np.cumsum(counts > 0)])
+    own = np.concatenate([[0.0], np.cumsum(counts * np.log(np.where(counts > 0, counts, 1.0)))])
+    steps = np.arange(levels + 1)
+    best, least = bins, np.inf
+    for keep in range(bins, levels - 1, -1):
+        last = counts[keep - 1]
+        if last == 0:
+            continue
+        edges = keep * steps // levels
+        inside = np.diff(mass[edges])
+        height = np.divide(inside, np.diff(occupied[edges]), out=np.ones(levels), where=inside > 0)
+        outliers = total - mass[keep]
+        cross = float((inside * np.log(height)).sum()) + outliers * float(np.log(height[-1]))
+        entropy_p = own[keep] + (last + outliers) * np.log(last + outliers) - last * np.log(last)
+        # P sums to `total`, Q to mass[keep]; both are normalised to 1
+        divergence = (entropy_p - cross) / total - np.log(total / mass[keep])
+        if divergence < least - 1e-12:
+            best, least = keep, divergence
+    return best
+
+
+@dataclass(frozen=True)
+class Method:
+    """One search. needs, takes: recipe options it must and may have; merge: patches make one histogram by default."""
+
+    search: Callable[[Histogram, int, bool, Options], Bounds] | None
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    merge: bool = True
+
+
+def _dbdc(histogram: Histogram, bits: int, signed: bool, options: Options) -> Bounds:
+    return (dbdc_released if options.get("released") else dbdc)(histogram, options["p"])
+
+
+#: method -> its search; moving_average has none, it works on the sequence of patches
+METHODS: dict[str, Method] = {
+    "minmax": Method(lambda h, bits, signed, o: minmax(h)),
+    "moving_average": Method(None, needs=("decay",)),
+    "percentile": Method(lambda h, bits, signed, o: percentile(h, o["percent"]), ("percent",), ("over",)),
+    "mse": Method(lambda h, bits, signed, o: mse(h, bits, signed, int(o["steps"])), ("steps",), ("over",)),
+    "entropy": Method(lambda h, bits, signed, o: entropy(h, bits, signed), (), ("over",)),
+    "dbdc": Method(_dbdc, ("p",), ("over", "released"), merge=False),
 }
 
 
 def clip_bounds(
-    histogram: Histogram, method: str, bits: int, signed: bool, options: dict[str, float]
-) -> tuple[float, float]:
-    """Run the named method."""
-    run: dict[str, Callable[[], tuple[float, float]]] = {
-        "minmax": lambda: minmax(histogram),
-        "percentile": lambda: percentile(histogram, options["percent"]),
-        "mse": lambda: mse(histogram, bits, signed, int(options["steps"])),
-        "dbdc": lambda: dbdc(histogram, options["p"]),
-    }
-    return run[method]()
+    seen: Sequence[Histogram], method: str, bits: int, signed: bool, options: Options, over: str | None = None
+) -> Bounds:
+    """Run the named method over the histograms of all patches, which have equally many bins.
 
-
-def weight_scales(weight: Real, bits: int, method: str, per_channel: bool, steps: int) -> Real:
-    """Symmetric narrow-range weight scales, float64 (O,), all equal where per_channel is false.
-
-    weight: float64 (O, I, kh, kw). minmax: largest magnitude / (2**(b-1) - 1); mse: the fraction of it (``steps``
-    tried, down to 1/4) with the least squared error. A channel of zeros gets the scale of the largest channel.
+    over: "merged" searches one histogram of all patches, "average" takes the mean of the patches' bounds; None is what
+    the method's source does. An unsigned quantizer keeps [0, upper]: real 0 is its lowest integer: behind a
+    ReLU a lower bound is always 0).
     """
-    rows = weight.reshape(weight.shape[0], -1) if per_channel else weight.reshape(1, -1)
-    top = int_range(bits, True)[1]
-    largest = np.abs(rows).max(1)
-    scale = largest / top
-    if method == "mse":
-        best = np.full(len(rows), np.inf)
-        found = scale.copy()
-        for fraction in np.linspace(1.0, 0.25, steps):
-            trial = np.where(largest > 0, scale * fraction, 1.0)
-            error = ((rows - np.clip(np.rint(rows / trial[:, None]), -top, top) * trial[:, None]) ** 2).sum(1)
-            better = error < best
-            best, found = np.where(better, error, best), np.where(better, trial, found)
-        scale = np.where(largest > 0, found, 0.0)
-    fallback = scale.max() if scale.max() > 0 else 1.0
-    scale = np.where(scale > 0, scale, fallback)
-    return scale if per_channel else np.repeat(scale, weight.shape[0])
+    row = METHODS[method]
+    if row.search is None:
+        lower, upper = moving_average(seen, options["decay"])
+    elif (row.merge if over is None else over == "merged") or len(seen) == 1:
+        lower, upper = row.search(merge(seen) if len(seen) > 1 else seen[0], bits, signed, options)
+    else:
+        found = [row.search(histogram, bits, signed, options) for histogram in seen]
+        lower, upper = float(np.mean([low for low, _ in found])), float(np.mean([high for _, high in found]))
+    return (lower, upper) if signed else (0.0, max(upper, 0.0))

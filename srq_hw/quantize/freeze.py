@@ -13,20 +13,19 @@ import numpy.typing as npt
 import torch
 
 from srq_hw.errors import InputError, RunError
-from srq_hw.fixedpoint import int_range
+from srq_hw.fixedpoint import int_range, round_real
+from srq_hw.normalform.normal import Layer
 from srq_hw.quantize.brevitas_layers import QuantNet
-from srq_hw.quantize.calibrate import Calibration
-from srq_hw.quantize.normal import Layer
-from srq_hw.quantize.plan import PASS_THROUGH, QuantPlan, QuantPoint
-from srq_hw.quantize.requant import multiplier_bits, multipliers, slope_multipliers
+from srq_hw.quantize.calibration import Calibration
+from srq_hw.quantize.plan import PASS_THROUGH, QuantPlan, QuantPoint, with_zero_points
+from srq_hw.quantize.requant import multiplier_bits, multipliers, significant, slope_multipliers
 from srq_hw.quantize.scales import solve_scales
+from srq_hw.quantize.sums import align, exact_step
 from srq_hw.target import Target
 
 Int = npt.NDArray[np.int64]
 Real = npt.NDArray[np.float64]
 
-#: a bias keeps at most so many significant bits, so that the float32 of a QONNX file gives it back exactly
-BIAS_SIGNIFICANT_BITS = 21
 #: |acc * M| of the worst image stays below this: float64 sums then lie within half a grid step of the exact value
 FLOAT64_LIMIT = 2.0**49
 #: float64 noise of an integer times its scale divided by the scale, in steps
@@ -45,13 +44,17 @@ class FrozenConv:
 
 @dataclass(frozen=True)
 class FrozenQuant:
-    """y = clamp(round(acc * multiplier / 2**shift)); int64 (1,) or (C,) each; None for the image, which is integers."""
+    """y = clamp(round(acc * multiplier / 2**shift)); int64 (1,) or (C,) each; None for the image, which is integers.
+
+    limit: largest integer behind a clipped ReLU, None where only the type limits.
+    """
 
     point: QuantPoint
     scale: float
     multiplier: Int | None
     shift: Int | None
     negative_multiplier: Int | None
+    limit: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +69,10 @@ class Frozen:
 
 def freeze(plan: QuantPlan, calibration: Calibration, target: Target) -> Frozen:
     """Snap all scales for the target. InputError where a slope or a range cannot be met by its requantization."""
+    plan = with_zero_points(plan, calibration.zero_points)
     fixed = {point.group for point in plan.points.values() if point.fixed}
-    scales = solve_scales(calibration.scales, fixed, _edges(plan), multiplier_bits(target))
+    fractions = {point.group for point in plan.points.values() if point.grey_fraction}
+    scales = solve_scales(calibration.scales, fixed, edges_of(plan), _sum_bits(plan, target), fractions)
     convs: dict[str, FrozenConv] = {}
     quants: dict[str, FrozenQuant] = {}
     for layer in plan.layers:
@@ -80,7 +85,9 @@ def freeze(plan: QuantPlan, calibration: Calibration, target: Target) -> Frozen:
             quants[layer.name] = FrozenQuant(point, scale, None, None, None)
             continue
         source_scale = scales[_point_in_front(plan, producer).group]
-        lsb = np.array([source_scale])
+        lsb = np.array([exact_step(producer, source_scale)])
+        if producer.op == "add":
+            lsb = np.array([align(plan, producer, scales)[1]])
         if producer.op == "conv":
             lsb = source_scale * calibration.weights[producer.name]
             if target.integer.weights.granularity == "tensor":
@@ -90,13 +97,20 @@ def freeze(plan: QuantPlan, calibration: Calibration, target: Target) -> Frozen:
         activation = plan.layer(point.source)
         if activation.op == "prelu":
             multiplier, shift, negative = _slopes(plan, activation, multiplier, shift, target)
-        quants[layer.name] = FrozenQuant(point, scale, multiplier, shift, negative)
+        limit = _limit(activation, point, scale, target)
+        quants[layer.name] = FrozenQuant(point, scale, multiplier, shift, negative, limit)
         if producer.op == "conv":
             convs[producer.name] = _freeze_conv(plan, producer, quants[layer.name], source_scale, calibration, target)
     return Frozen(plan, target.integer.requant.rounding, convs, quants)
 
 
-def _edges(plan: QuantPlan) -> list[tuple[str, str]]:
+def _sum_bits(plan: QuantPlan, target: Target) -> int:
+    """Width of the multipliers behind sums: where some slope is above 1 its own multiplier needs a bit more."""
+    steep = any(layer.slope is not None and float(layer.slope.max()) > 1 for layer in plan.layers)
+    return max(1, multiplier_bits(target) - steep)
+
+
+def edges_of(plan: QuantPlan) -> list[tuple[str, str]]:
     """(group in front, group behind) of every requantization without weights: sums and activations of their own."""
     edges = []
     for point in plan.points.values():
@@ -108,7 +122,21 @@ def _edges(plan: QuantPlan) -> list[tuple[str, str]]:
 
 def _point_in_front(plan: QuantPlan, producer: Layer) -> QuantPoint:
     """The quantizer whose integers a producer works on; a narrower quantizer works on the wider one's."""
-    return plan.point_of(producer.name if producer.op in ("quant", *PASS_THROUGH) else producer.inputs[0])
+    if producer.op in ("quant", *PASS_THROUGH):
+        return plan.point_of(producer.name)
+    filtered = [name for name in producer.inputs if plan.layer(name).op == "filter"]
+    return plan.point_of((filtered or producer.inputs)[0])  # beside a filtered image all scales follow the image's
+
+
+def _limit(activation: Layer, point: QuantPoint, scale: float, target: Target) -> int | None:
+    """Largest integer behind a ReLU with an upper limit v: round(v / scale) by the target's rule, or None without one.
+
+    Every tie rule is monotone, so round(min(x, v) / s) = min(round(x / s), round(v / s)): clamping the integer is
+    clamping first, ties included.
+    """
+    if activation.op != "relu" or activation.limits is None:
+        return None
+    return min(point.range[1], int(round_real(activation.limits[1] / scale, target.integer.requant.rounding)))
 
 
 def _slopes(plan: QuantPlan, layer: Layer, multiplier: Int, shift: Int, target: Target) -> tuple[Int, Int, Int]:
@@ -119,7 +147,7 @@ def _slopes(plan: QuantPlan, layer: Layer, multiplier: Int, shift: Int, target: 
     limits = target.integer.ops.Requant
     if limits is None or "prelu" not in limits.activations:
         raise InputError(f"{where}: target {target.name} has no PReLU (integer.ops.Requant.activations); use ReLU")
-    if target.integer.requant.kind == "pow2":
+    if target.integer.requant.kind == "pow2" and limits.slope_bits is None:
         raise InputError(f"{where}: a PReLU needs a multiplier, target {target.name} only shifts; use ReLU")
     if slope.min() < limits.slope_min or slope.max() > limits.slope_max:
         raise InputError(
@@ -139,7 +167,7 @@ def _freeze_conv(
     steps = calibration.weights[layer.name]
     weight_int = np.clip(np.rint(weight / steps[:, None, None, None]), lo, hi).astype(np.int64)
     weight_scale = np.broadcast_to(quant.scale * quant.multiplier / (np.exp2(quant.shift) * source_scale), bias.shape)
-    bias_int = np.array([_significant(float(value)) for value in bias / (source_scale * weight_scale)], np.int64)
+    bias_int = significant(bias / (source_scale * weight_scale))
     limit = (1 << (target.integer.bias.bits - 1)) - 1
     if (np.abs(bias_int) > limit).any():  # calibration leaves a factor of two; merged scales may use it up
         raise InputError(
@@ -151,19 +179,15 @@ def _freeze_conv(
     return frozen
 
 
-def _significant(value: float) -> int:
-    """Nearest integer with at most BIAS_SIGNIFICANT_BITS significant bits."""
-    whole = int(np.rint(value))
-    drop = max(0, abs(whole).bit_length() - BIAS_SIGNIFICANT_BITS)
-    return int(np.rint(whole / (1 << drop))) << drop
-
-
 def _require_float64(plan: QuantPlan, layer: Layer, conv: FrozenConv, quant: FrozenQuant) -> None:
     assert quant.multiplier is not None
     point = plan.point_of(layer.inputs[0])
     worst = max(abs(edge) for edge in point.range) + max((abs(o) for o in _offsets(plan)), default=0)
     reach = np.abs(conv.weight).sum((1, 2, 3)) * worst + np.abs(conv.bias)
-    product = float((reach * quant.multiplier).max())
+    factor = quant.multiplier
+    if quant.negative_multiplier is not None:
+        factor = np.maximum(factor, np.abs(quant.negative_multiplier))
+    product = float((reach * factor).max())
     if product >= FLOAT64_LIMIT:
         raise InputError(
             f"network {plan.net.name}, layer {layer.name}: accumulator times multiplier reaches {product:.3g}, float64 "
@@ -180,6 +204,7 @@ def _offsets(plan: QuantPlan) -> tuple[int, ...]:
 
 def quant_net(plan: QuantPlan, calibration: Calibration, target: Target) -> QuantNet:
     """The Brevitas model before freezing (float32, trainable)."""
+    plan = with_zero_points(plan, calibration.zero_points)
     weights = {name: torch.from_numpy(steps) for name, steps in calibration.weights.items()}
     rules = target.integer
     return QuantNet(plan, calibration.scales, weights, rules.requant.rounding, rules.weights.narrow_range)
@@ -198,6 +223,8 @@ def load_frozen(net: QuantNet, frozen: Frozen) -> QuantNet:
             if quant.negative_multiplier is not None and quant.multiplier is not None:
                 slope = torch.from_numpy(quant.negative_multiplier / quant.multiplier)
                 net.set_slope(quant.point.source, slope)
+            if quant.limit is not None:  # on the grid: clamping there is clamping the integer
+                net.limits[quant.point.source] = quant.limit * quant.scale
         for name, conv in frozen.convs.items():
             scale = torch.from_numpy(conv.weight_scale).reshape(-1, 1, 1, 1)
             net.weight_step(name).value.copy_(scale)
@@ -215,11 +242,12 @@ def run_frozen(net: QuantNet, frozen: Frozen, image: npt.NDArray[np.integer]) ->
     found: dict[str, Int] = {}
 
     def keep(name: str, value: torch.Tensor) -> None:
-        steps = value / frozen.quants[frozen.plan.point_of(name).name].scale
+        point = frozen.plan.point_of(name)
+        steps = value / frozen.quants[point.name].scale
         whole = torch.round(steps)
         if not bool(((steps - whole).abs() < GRID_NOISE).all()):
             raise RunError(f"parity: {name} of the frozen Brevitas model is not quantized; its values are off the grid")
-        found[name] = whole.permute(0, 2, 3, 1).numpy().astype(np.int64)
+        found[name] = whole.permute(0, 2, 3, 1).numpy().astype(np.int64) + point.zero_point
 
     batch = np.asarray(image)[None] if np.asarray(image).ndim == 3 else np.asarray(image)
     with torch.inference_mode():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from srq_hw.errors import InputError
-from srq_hw.quantize.normal import NormalNet, users
+from srq_hw.normalform.normal import NormalNet, users
 from srq_hw.target import Target
 from srq_hw.yamlfile import did_you_mean
 

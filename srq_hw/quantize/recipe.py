@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from srq_hw.quantize.clipping import METHODS
+from srq_hw.quantize.policy import LayerPolicy
 from srq_hw.resources import data_path
+from srq_hw.target import Target
 from srq_hw.yamlfile import load_model
 
 
@@ -23,53 +25,224 @@ class Patches(_Part):
     seed: Annotated[int, Field(ge=0, description="Seed of the random positions; written into the report.")] = 0
 
 
-class ActivationMethod(_Part):
-    """How the range of an activation is chosen; p, percent may differ by bit width (a table bits: value)."""
+#: options of an activation method that a recipe names only where the method has them
+ACTIVATION_OPTIONS = ("percent", "steps", "decay", "p", "released", "over")
 
-    method: Annotated[Literal["minmax", "percentile", "mse", "dbdc"], Field(description="Clipping search.")]
+
+class ActivationMethod(_Part):
+    """How the range of an activation is chosen; p may differ by bit width (a table bits: value)."""
+
+    method: Annotated[
+        Literal["minmax", "moving_average", "percentile", "mse", "entropy", "dbdc"],
+        Field(description="Clipping search."),
+    ]
     bins: Annotated[int, Field(ge=64, le=65536, description="Histogram bins.")] = 2048
     percent: Annotated[float | None, Field(gt=50, le=100, description="percentile: mass that is kept, in percent.")] = (
         None
     )
     steps: Annotated[int | None, Field(ge=2, le=10000, description="mse: thresholds that are tried.")] = None
+    decay: Annotated[
+        float | None, Field(ge=0, lt=1, description="moving_average: what the next patch leaves of the bounds so far.")
+    ] = None
     p: Annotated[
         dict[int, Annotated[float, Field(ge=0, lt=0.5)]] | None,
-        Field(description="dbdc: mass that may be cut, by bit width; a width not named takes the next wider one's."),
+        Field(
+            min_length=1,
+            description="dbdc: mass that may be cut, by bit width; a width not named takes the next wider one's.",
+        ),
+    ] = None
+    released: Annotated[
+        bool | None, Field(description="dbdc: true runs it as the authors' released code does, one-bin shift included.")
+    ] = None
+    zero_points: Annotated[
+        bool,
+        Field(
+            description="true: tensors that only convolutions read get a zero point where the target has zero points; "
+            "the real 0 stays on the grid."
+        ),
+    ] = False
+    over: Annotated[
+        Literal["average", "merged"] | None,
+        Field(
+            description="average: mean of each patch's bounds (dbdc's own way); merged: one histogram of all patches."
+        ),
     ] = None
 
     @model_validator(mode="after")
     def _complete(self) -> ActivationMethod:
-        wanted = METHODS[self.method]
-        missing = [name for name in wanted if getattr(self, name) is None]
-        extra = [name for name in ("percent", "steps", "p") if name not in wanted and getattr(self, name) is not None]
-        if missing:
-            raise ValueError(f"method {self.method} needs {', '.join(missing)}")
-        if extra:
-            raise ValueError(
-                f"method {self.method} has no {', '.join(extra)}; it takes {', '.join(wanted) or 'no options'}"
-            )
+        row = METHODS[self.method]
+        _match_options(self, self.method, ACTIVATION_OPTIONS, row.needs, row.takes)
         return self
 
     def options(self, bits: int) -> dict[str, float]:
         """The method's numbers for a bit width."""
         chosen: dict[str, float] = {}
-        if self.percent is not None:
-            chosen["percent"] = self.percent
-        if self.steps is not None:
-            chosen["steps"] = self.steps
+        for name in ("percent", "steps", "decay", "released"):
+            if getattr(self, name) is not None:
+                chosen[name] = getattr(self, name)
         if self.p is not None:
             wider = [width for width in sorted(self.p) if width >= bits]
             chosen["p"] = self.p[wider[0] if wider else max(self.p)]
         return chosen
 
 
+#: weight method -> (options it must have, options it may have)
+WEIGHT_OPTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "minmax": ((), ()),
+    "percentile": (("percent",), ()),
+    "mse": ((), ("steps", "activation_weighted")),
+    "joint": ((), ("steps", "activation_steps")),
+}
+
+
 class WeightMethod(_Part):
     """How the range of a weight is chosen."""
 
     method: Annotated[
-        Literal["minmax", "mse"], Field(description="minmax: largest magnitude; mse: least squared error.")
+        Literal["minmax", "percentile", "mse", "joint"],
+        Field(
+            description="minmax: largest magnitude; percentile: of the magnitudes; mse: least squared error of the "
+            "weights; joint: least squared error of the layer's output, searched together with its input's scale."
+        ),
     ]
-    steps: Annotated[int, Field(ge=2, le=1000, description="mse: fractions of the range that are tried.")] = 60
+    percent: Annotated[
+        float | None, Field(gt=50, le=100, description="percentile: magnitudes that are kept, in percent.")
+    ] = None
+    steps: Annotated[
+        int | None, Field(ge=2, le=1000, description="mse, joint: fractions of the range that are tried (60).")
+    ] = None
+    activation_weighted: Annotated[
+        bool | None, Field(description="mse: weigh an input channel's errors by the mean square of its values.")
+    ] = None
+    activation_steps: Annotated[
+        int | None, Field(ge=2, le=100, description="joint: scales of the layer's input that are tried (9).")
+    ] = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> WeightMethod:
+        needs, takes = WEIGHT_OPTIONS[self.method]
+        names = ("percent", "steps", "activation_weighted", "activation_steps")
+        _match_options(self, self.method, names, needs, takes)
+        return self
+
+
+class ImageSearch(_Part):
+    """Refine all scales against the output image (PSNR in the loop): coordinate descent on multiplicative factors."""
+
+    factors: Annotated[
+        tuple[Annotated[float, Field(gt=0.1, lt=10)], ...],
+        Field(min_length=1, description="Factors a scale is multiplied by (1/2 and 2 on a shift-only target)."),
+    ] = (0.7, 0.8, 0.9, 1.1, 1.25)
+    sweeps: Annotated[int, Field(ge=1, le=20, description="Passes over all scales; each halves the factors' logs.")] = 3
+    patches: Annotated[int, Field(ge=1, le=1024, description="Calibration patches that are used.")] = 8
+    output: Annotated[
+        Literal["real", "rounded"],
+        Field(description="Compare the output image before it is rounded to grey levels, or after."),
+    ] = "real"
+    weights: Annotated[bool, Field(description="Also refine one factor per convolution's weight scales.")] = False
+    seconds: Annotated[
+        float | None, Field(gt=0, description="Stop after so long; the result then depends on the machine's speed.")
+    ] = None
+
+
+class Policy(_Part):
+    """Which layers get other widths than --bits; what is left out is as every other layer."""
+
+    edges: Annotated[
+        int | None,
+        Field(ge=2, le=16, description="Bits of the first and last convolutions: weights, and the last ones' input."),
+    ] = None
+    sums: Annotated[
+        Annotated[int, Field(ge=2, le=24)] | Literal["widest"] | None,
+        Field(
+            description="Bits of the operands and results of sums (what skips carry); widest: as the target has them."
+        ),
+    ] = None
+    weights: Annotated[
+        dict[str, Annotated[int, Field(ge=2, le=16)]], Field(description="Convolution: bits of its weights.")
+    ] = {}
+    activations: Annotated[
+        dict[str, Annotated[int, Field(ge=2, le=16)]], Field(description="Convolution: bits of its input.")
+    ] = {}
+
+    def layers(self, target: Target) -> LayerPolicy:
+        """The same as `policy` takes it, worked out for a target."""
+        sums = target.integer.sums_bits_max if self.sums == "widest" else self.sums
+        return LayerPolicy(self.edges, sums, self.weights, self.activations)
+
+
+class Equalize(_Part):
+    """Cross-layer range equalisation: draw the ranges of a tensor's channels together before anything is quantized."""
+
+    statistic: Annotated[Literal["rms", "max"], Field(description="What a channel's range is.")] = "rms"
+    strength: Annotated[
+        float, Field(gt=0, le=1, description="1: all ranges alike; smaller: part of the way (a power of the ratio).")
+    ] = 0.5
+
+
+class Rates(_Part):
+    """First learning rates of one phase (Adam); they fall to ``last`` of themselves along a cosine. None: held."""
+
+    activations: Annotated[float | None, Field(gt=0, le=1, description="Of the logarithm of an activation step.")] = (
+        None
+    )
+    weight_steps: Annotated[float | None, Field(gt=0, le=1, description="Of the logarithm of a weight step.")] = None
+    biases: Annotated[
+        float | None, Field(gt=0, le=1, description="Of a bias, in parts of the largest value behind its layer.")
+    ] = None
+    weights: Annotated[
+        float | None,
+        Field(
+            gt=0, le=10, description="Of a weight: of atanh of its way within `reach`, or in parts of its layer's rms."
+        ),
+    ] = None
+    channels: Annotated[
+        float | None, Field(gt=0, le=1, description="Of the logarithm of a channel's factor (learned equalisation).")
+    ] = None
+    last: Annotated[float, Field(ge=0, le=1, description="Where the cosine ends, as a part of the first rate.")] = 0.0
+
+
+class Phase(_Part):
+    """So many steps of gradient descent on some of the network's values."""
+
+    iterations: Annotated[int, Field(ge=1, le=1_000_000, description="Steps of gradient descent.")]
+    rates: Rates
+
+
+class Reconstruct(_Part):
+    """Tune the quantized network until its output on the calibration images is the float network's."""
+
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1, description="One after the other.")]
+    batch: Annotated[int, Field(ge=1, le=256, description="Crops per step.")] = 4
+    crop: Annotated[
+        int, Field(ge=16, le=2048, description="Side of a crop, pixels of the output; at least 16 of the image.")
+    ] = 48
+    pool: Annotated[int, Field(ge=1, le=65536, description="Different crops that are drawn.")] = 512
+    features: Annotated[
+        float, Field(ge=0, le=1000, description="Weight of the feature loss: attention maps behind every sum.")
+    ] = 0.0
+    detach: Annotated[
+        bool, Field(description="true: the feature loss sends no gradient (as PaC's released code ran).")
+    ] = False
+    reach: Annotated[
+        float | None,
+        Field(
+            gt=0, le=8, description="How far a weight may move, in weight steps (1: learned rounding); none: freely."
+        ),
+    ] = 1.0
+    seed: Annotated[int, Field(ge=0, description="Seed of the crops.")] = 0
+
+
+def _match_options(
+    part: BaseModel, method: str, names: tuple[str, ...], needs: tuple[str, ...], takes: tuple[str, ...]
+) -> None:
+    missing = [name for name in needs if getattr(part, name) is None]
+    extra = [name for name in names if name not in (*needs, *takes) and getattr(part, name) is not None]
+    if missing:
+        raise ValueError(f"method {method} needs {', '.join(missing)}")
+    if extra:
+        allowed = ", ".join((*needs, *takes)) or "no options"
+        raise ValueError(f"method {method} has no {', '.join(extra)}; it takes {allowed}")
 
 
 class Recipe(_Part):
@@ -81,6 +254,25 @@ class Recipe(_Part):
     patches: Patches
     activations: ActivationMethod
     weights: WeightMethod
+    search: ImageSearch | None = None
+    policy: Policy = Policy()
+    equalize: Equalize | None = None
+    bias_correction: Annotated[
+        bool, Field(description="Correct every bias by the mean error that quantization leaves in its layer.")
+    ] = False
+    reconstruct: Reconstruct | None = None
+    accumulator_bits: Annotated[
+        int | None,
+        Field(
+            ge=8, le=48, description="Every convolution's sums fit this signed width, whatever the image; none: as is."
+        ),
+    ] = None
+
+
+def with_policy(recipe: Recipe, edges: int | None, sums: int | None) -> Recipe:
+    """The recipe with other widths of edges and sums where they are given."""
+    changes = {name: bits for name, bits in (("edges", edges), ("sums", sums)) if bits is not None}
+    return recipe.model_copy(update={"policy": recipe.policy.model_copy(update=changes)})
 
 
 def load_recipe(name_or_path: str) -> Recipe:

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from srq_hw.fixedpoint import dyadic
 
 Edge = tuple[str, str]
 
 
 def solve_scales(
-    desired: dict[str, float], fixed: set[str], edges: Iterable[Edge], multiplier_bits: int
+    desired: dict[str, float],
+    fixed: set[str],
+    edges: Iterable[Edge],
+    multiplier_bits: int,
+    fractions: set[str] | frozenset[str] = frozenset(),
 ) -> dict[str, float]:
     """Scales near the desired ones with s[a] / s[b] = M / 2**S for every edge (a, b), M of ``multiplier_bits`` bits.
 
-    All ``fixed`` groups have the same scale (one grey level) and keep it. Edges are taken in order, so the result is
-    repeatable.
+    All ``fixed`` groups have the same scale (one grey level) and keep it; ``fractions`` are that times a power of two
+    and stay so. Edges are taken in order, so the result is repeatable.
     """
     leader = {group: group for group in desired}
 
@@ -40,10 +46,12 @@ def solve_scales(
     changed = True
     while changed:  # a merge can close further loops: start over until nothing merges
         changed, tree = False, []
+        anchors = [find(group) for group in (*sorted(fixed)[:1], *sorted(fractions))]
+        held = [(anchors[0], other) for other in anchors[1:]]  # powers of two already: edges that cannot move
         for a, b in wanted:
-            if find(a) == find(b):
+            if find(a) == find(b) or (find(a) in anchors and find(b) in anchors):
                 continue
-            path = _path(find(a), find(b), [(find(x), find(y)) for x, y in tree])
+            path = _path(find(a), find(b), [(find(x), find(y)) for x, y in tree] + held)
             if path is None:
                 tree.append((a, b))
             else:
@@ -54,9 +62,13 @@ def solve_scales(
     for group in desired:
         head = find(group)
         scale[head] = desired[group] if group in fixed else max(scale.get(head, 0.0), desired[group])
+    for group in sorted(fractions):
+        unit = desired[min(fixed)]
+        scale[find(group)] = unit * 2.0 ** float(np.ceil(np.log2(scale[find(group)] / unit)))
     for group in fixed:
         scale[find(group)] = desired[group]
-    _propagate(scale, [(find(a), find(b)) for a, b in tree], [find(group) for group in sorted(fixed)], multiplier_bits)
+    roots = [find(group) for group in (*sorted(fixed), *sorted(fractions))]
+    _propagate(scale, [(find(a), find(b)) for a, b in tree], roots, multiplier_bits)
     return {group: scale[find(group)] for group in desired}
 
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import torch
 
 from srq_hw.errors import InputError
-from srq_hw.graph.ir import Int, IntGraph, Node
-from srq_hw.graph.ops import depth_to_space_order
+from srq_hw.graph.ir import Int, IntGraph
+from srq_hw.graph.ops import undo_depth_to_space
 from srq_hw.simulate.crew import Work, work_through
 from srq_hw.simulate.plan import Job, Plan, make_plan
 from srq_hw.simulate.reference import as_batch
@@ -76,7 +76,7 @@ class FastProgram:
             self._execute(buffers, one)
             found = {name: self.plan.stores[name].load(array, 0, array.shape[0]) for name, array in buffers.items()}
             for name, node in self.plan.shuffled.items():
-                found[name] = _unshuffle(found[node.output], node)
+                found[name] = undo_depth_to_space(found[node.output], node)
             parts.append(found)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -118,17 +118,6 @@ class FastProgram:
                 step.run(buffers, first * factor, last * factor)
 
         return Work(strip, count)
-
-
-def _unshuffle(shuffled: Int, node: Node) -> Int:
-    """Inverse of a DepthToSpace node."""
-    block = node.int_attr("block")
-    count, height, width, channels = shuffled.shape
-    x = shuffled.reshape(count, height // block, block, width // block, block, channels).transpose(0, 1, 3, 2, 4, 5)
-    order = depth_to_space_order(channels * block**2, block, node.str_attr("mode"))
-    result = np.empty((count, height // block, width // block, channels * block**2), np.int64)
-    result[..., order] = x.reshape(result.shape)
-    return result
 
 
 def compile_graph(graph: IntGraph, threads: int | None = None, kernel: str | None = None) -> FastProgram:

@@ -67,7 +67,9 @@ def requant_is_exact(node: Node, lo: int, hi: int) -> bool:
     shift = node.params["shift"]
     if int(np.abs(shift).max()) > 62:  # outside what `fixedpoint.round_shift` defines
         return False
-    largest = max(int(node.params[key].max()) for key in ("multiplier", "negative_multiplier") if key in node.params)
+    largest = max(
+        int(np.abs(node.params[key]).max()) for key in ("multiplier", "negative_multiplier") if key in node.params
+    )
     half = 1 << max(0, int(shift.max()) - 1) if node.str_attr("rounding") in ("half_up", "half_away") else 0
     reach = max(abs(lo), abs(hi)) * largest << max(0, -int(shift.min()))
     clamps = max(abs(node.int_attr(key)) for key in ("lo", "hi", "zero_point"))

@@ -12,7 +12,7 @@ from srq_hw.graph.ir import IntGraph, Node
 from srq_hw.graph.ops import Bounds, depth_to_space_order
 from srq_hw.simulate.convolve import Convolution, choose
 from srq_hw.simulate.kernels import EXACT, requant_is_exact, requant_of
-from srq_hw.simulate.steps import AddRequant, ByDefinition, ConvOnly, ConvRequant, Step
+from srq_hw.simulate.steps import AddRequant, ByDefinition, ConvOnly, ConvRequant, Filter, Step
 from srq_hw.simulate.storage import Store, choose_stores
 
 
@@ -138,6 +138,8 @@ def _fuse_add(graph: IntGraph, node: Node, requant: Node, stores: Mapping[str, S
 def _single(graph: IntGraph, node: Node, stores: Mapping[str, Store], kernel: str | None) -> Step:
     ins = tuple(graph.tensors[name] for name in node.inputs)
     sources, target = tuple(stores[name] for name in node.inputs), stores[node.output]
+    if node.op == "ResizeFilter":
+        return Filter(node, sources[0], target, (node.name,))
     if node.op != "Conv":
         return ByDefinition(node, ins, sources, target, (node.name,))
     convolution: Convolution = choose(node, sources[0], np.arange(target.channels), kernel)
@@ -145,10 +147,12 @@ def _single(graph: IntGraph, node: Node, stores: Mapping[str, Store], kernel: st
 
 
 def _group(steps: list[Step]) -> tuple[Job, ...]:
-    """A new job at every convolution, and where a step works at a size that is no multiple of its job's."""
+    """A new job at every convolution and filter, and where a step works at a size that is no multiple of its job's."""
     groups: list[list[Step]] = []
     for step in steps:
-        looks_around = isinstance(step, ConvRequant | ConvOnly) and step.convolution.pad[0] > 0
+        looks_around = isinstance(step, Filter) or (
+            isinstance(step, ConvRequant | ConvOnly) and step.convolution.pad[0] > 0
+        )
         if not groups or looks_around or step.sources[0].upscale % groups[-1][0].sources[0].upscale:
             groups.append([])
         groups[-1].append(step)

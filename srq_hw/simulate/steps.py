@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from srq_hw.graph.check import SAME_TYPE_OPS
 from srq_hw.graph.ir import Int, Node, Tensor
-from srq_hw.graph.ops import OPS
+from srq_hw.graph.ops import OPS, filter_axis
 from srq_hw.simulate.convolve import Convolution
 from srq_hw.simulate.kernels import Real, Requant, add_kernel, requant_kernel
 from srq_hw.simulate.storage import Array, Store
@@ -114,7 +116,7 @@ class ByDefinition:
     @property
     def moves(self) -> bool:
         same = {(store.dtype, store.offset) for store in (*self.sources, self.target)}
-        return self.node.op in ("Concat", "DepthToSpace", "ResizeNearest") and len(same) == 1
+        return self.node.op in SAME_TYPE_OPS and len(same) == 1
 
     def run(self, buffers: Buffers, first: int, last: int) -> None:
         execute = OPS[self.node.op].execute
@@ -129,7 +131,37 @@ class ByDefinition:
         self.target.save(out, first * factor, execute(self.node, self.ins, values))
 
 
-Step = ConvRequant | ConvOnly | AddRequant | ByDefinition
+@dataclass(frozen=True, eq=False)
+class Filter:
+    """An upsampling filter: rows beyond the range are read, edge pixels repeated at the map's own edges only."""
+
+    node: Node
+    source: Store
+    target: Store
+    nodes: tuple[str, ...]
+
+    @property
+    def sources(self) -> tuple[Store, ...]:
+        return (self.source,)
+
+    def run(self, buffers: Buffers, first: int, last: int) -> None:
+        taps, factor = self.node.params["taps"], self.node.int_attr("factor")
+        radius, rows = taps.shape[1] // 2, self.source.inside(buffers[self.source.name])
+        begin, end = max(0, first - radius), min(rows.shape[0], last + radius)
+        # every partial sum is smaller than what the target's type holds times 2: int64 only where int32 could wrap
+        dtype = np.int32 if self.reach < 1 << 31 else np.int64
+        x: Any = rows[begin:end].astype(dtype) - self.source.zero
+        down = filter_axis(x, taps, 0)[(first - begin) * factor : (last - begin) * factor]
+        self.target.save(buffers[self.target.name], first * factor, filter_axis(down, taps, 1)[None])
+
+    @property
+    def reach(self) -> int:
+        """Bound of \\|partial sum\\| in both passes."""
+        largest = max(abs(self.source.lo - self.source.zero), abs(self.source.hi - self.source.zero))
+        return largest * int(np.abs(self.node.params["taps"]).sum(1).max()) ** 2
+
+
+Step = ConvRequant | ConvOnly | AddRequant | Filter | ByDefinition
 
 
 def _window(store: Store, array: Array, first: int, last: int, pad: tuple[int, int]) -> Array:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qonnx.core.onnx_exec import execute_onnx
 
+from srq_hw.backends.finn.build import build_finn, device_of
 from srq_hw.backends.finn.emit import emit
 from srq_hw.backends.finn.prepare import prepare
 from srq_hw.backends.finn.thresholds import offset_thresholds, requant_thresholds, threshold_type
@@ -19,8 +20,10 @@ from srq_hw.errors import InputError
 from srq_hw.fixedpoint import ROUNDINGS, int_range, requantize
 from srq_hw.graph.ir import IntGraph, Node
 from srq_hw.graph.ops import Bounds
-from srq_hw.graph.synthetic import edsr_graph
+from srq_hw.graph.synthetic import GraphBuilder, edsr_graph
+from srq_hw.graph.taps import filter_taps
 from srq_hw.simulate.reference import run, trace
+from srq_hw.target import load_target
 
 
 def rtl_compare(x: np.ndarray, matrix: np.ndarray, kind: str, input_type: str) -> np.ndarray:
@@ -154,6 +157,27 @@ def _weighted_add() -> IntGraph:
     return net.build.finish(net.build.requant(total, np.array([1]), np.array([2]), 8, True, "q"), "weighted")
 
 
+def _filter() -> IntGraph:
+    build = GraphBuilder(3)
+    taps, denominator = filter_taps("bicubic", 2)
+    node = Node("ResizeFilter", "bigger", ("image",), "big", {"factor": 2, "denominator": denominator}, {"taps": taps})
+    made = build.add_node(node, 3, 32, True, 2)
+    return build.finish(build.requant(made, np.array([1]), np.array([14]), 8, False, "q"), "filter")
+
+
+def _slice() -> IntGraph:
+    build = GraphBuilder(3)
+    node = Node("Slice", "part", ("image",), "part", {"start": 1, "stop": 3})
+    return build.finish(build.add_node(node, 2, 8, False, 1), "slice")
+
+
+def _falls() -> IntGraph:
+    build = GraphBuilder(3)
+    acc = build.conv("image", np.ones((3, 3, 1, 1)), np.zeros(3), "c")
+    made = build.requant(acc, np.array([3]), np.array([4]), 8, True, "fall", negative_multiplier=np.array([-1]))
+    return build.finish(made, "falls")
+
+
 def _resize() -> IntGraph:
     net = Net(0)
     net.quantized("image", 3, "first")
@@ -175,6 +199,9 @@ def _doubled() -> IntGraph:
         (_raw_sum(), ["left", "total", "Put a quantizer"]),
         (_weighted_add(), ["total", "(1, 2)", "equal_scales"]),
         (_resize(), ["bigger", "ResizeNearest", "PixelShuffle"]),
+        (_filter(), ["bigger", "ResizeFilter", "on the host"]),
+        (_slice(), ["part", "Slice", "channels 1 to 3"]),
+        (_falls(), ["fall", "Requant", "a negative slope"]),
         (_doubled(), ["doubled", "first_q", "itself"]),
     ],
 )
@@ -209,3 +236,27 @@ def test_a_level_out_of_reach_never_needs_more_than_float32_holds() -> None:
 def test_same_graph_same_bytes() -> None:
     first, second = (emit(prepare(zoo()), (4, 4)).model.SerializeToString(deterministic=True) for _ in range(2))
     assert first == second
+
+
+def test_a_target_without_a_device_is_not_run_and_says_so(tmp_path) -> None:
+    found = build_finn(edsr_graph(4, 1), load_target("int-generic"), (8, 8), None, tmp_path / "finn")
+    assert (found.built, found.status) == (False, "not run") and not (tmp_path / "finn").exists()
+    assert found.reason == "target int-generic has no FPGA resources: no FINN design, no estimate"
+    with pytest.raises(InputError, match="target int-generic names no device"):
+        device_of(load_target("int-generic"))
+
+
+def test_a_clipped_relu_is_its_thresholds() -> None:
+    """hi below the type's end: the levels above are never reached."""
+    build = GraphBuilder(2)
+    acc = build.conv("image", np.array([[[[1]], [[-1]]]]), np.zeros(1), "c")
+    made = build.requant(acc, np.array([1]), np.array([2]), 6, False, "clip")
+    node = replace(build.nodes[-1], attrs={**build.nodes[-1].attrs, "hi": 37})
+    build.nodes[-1] = node
+    graph = build.finish(made, "clipped")
+    image = np.stack([np.arange(256), np.arange(256)[::-1]], -1).reshape(16, 16, 2)
+    model = emit(prepare(graph), (16, 16))
+    out = execute_onnx(model, {"image": image[None].astype(np.float32)})[graph.output]
+    wanted = run(graph, image)
+    np.testing.assert_array_equal(out, wanted)
+    assert wanted.max() == 37

@@ -130,12 +130,12 @@ def test_a_wrong_target_file(srq: Srq, here: Path, repo_root: Path, old: str, ne
 def test_onnx_files(srq: Srq, here: Path):
     (here / "junk.onnx").write_bytes(b"junk")
     (here / "empty.onnx").write_bytes(b"")
-    onnx.save(foreign_qonnx(channels=1), here / "grey.onnx")
+    onnx.save(foreign_qonnx(channels=2), here / "two.onnx")
     onnx.save(foreign_qonnx(size=(4, 4)), here / "small.onnx")
     srq("build", "junk.onnx", "--out", "out").refused("junk.onnx: not a readable ONNX file")
     srq("build", "empty.onnx", "--out", "out").refused("empty.onnx: not a readable ONNX file", "the graph is empty")
     srq("build", "small.onnx", "--out", "out").refused("small.onnx: made for 4x4 images", "8 to 4096")
-    srq("build", "grey.onnx", "--out", "out").refused("grey.onnx, tensor image: 1 channels", "RGB")
+    srq("build", "two.onnx", "--out", "out").refused("two.onnx: 2 channels in tensor image", "RGB", "Y in and out")
     assert not (here / "out").exists()
 
 
@@ -268,7 +268,7 @@ def test_a_file_too_large_for_the_disk(start: Callable[..., subprocess.Popen[str
     Done(process.returncode, out, err).refused("File too large", "choose another", code=process.returncode)
     assert "full/images/" in err and "scratch" not in err
     assert {path.name for path in (here / "full").iterdir()} <= {
-        *(".srq", "calibration.json", "graph.json", "log.txt", "model.qonnx")
+        *(".srq", "calibration.json", "graph.json", "log.txt", "model.qonnx", "weights.safetensors")
     }
 
 

@@ -159,7 +159,7 @@ def test_ctrl_c_in_a_step_says_that_it_resumes(start: Callable[..., subprocess.P
     out, err = process.communicate(timeout=60)
     Done(process.returncode, out, err).refused("interrupted; the same command resumes where it stopped", code=1)
     names = {path.name for path in (here / "stopped").iterdir()}
-    assert names == {".srq", "calibration.json", "graph.json", "log.txt", "model.qonnx"}
+    assert names == {".srq", "calibration.json", "graph.json", "log.txt", "model.qonnx", "weights.safetensors"}
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

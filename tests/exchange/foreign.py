@@ -6,7 +6,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
+import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
+
+from srq_hw.networks.bicubic import BicubicUpsample
 
 DOMAIN = "qonnx.custom_op.general"
 
@@ -39,6 +43,32 @@ class File:
 
     def image(self, scale: float = 1.0) -> str:
         return self.quant("image", scale, signed=0, name="image_quant")
+
+    def split(self, source: str, sizes: list[int] | None, count: int) -> list[str]:
+        names = [f"split{len(self.nodes)}_{index}" for index in range(count)]
+        inputs = [source] + ([self.integers(sizes)] if sizes else [])
+        settings = {} if sizes else {"num_outputs": count}
+        self.nodes.append(helper.make_node("Split", inputs, names, name="split", axis=1, **settings))
+        return names
+
+    def integers(self, values: Any) -> str:
+        name = f"const{len(self.constants)}"
+        self.constants[name] = np.asarray(values, np.int64)
+        return name
+
+    def slice(self, source: str, first: int, last: int, axis: int = 1, name: str | None = None) -> str:
+        return self.node("Slice", [source, *(self.integers([value]) for value in (first, last, axis))], name)
+
+    def transposed(
+        self, source: str, ins: int, outs: int, kernel: int, stride: int, pad: int, more: int = 0, bias: bool = False,
+        per_channel: bool = False, **attrs: Any,
+    ) -> str:  # fmt: skip
+        scale = np.float32(2.0**-8) * (2.0 ** np.arange(outs) if per_channel else np.ones(1)).reshape(1, -1, 1, 1)
+        integers = self.rng.integers(-100, 101, (ins, outs, kernel, kernel))
+        weight = self.quant(self.const(integers * scale), scale if per_channel else scale.item(), narrow=1)
+        inputs = [source, weight] + ([self.const(self.rng.integers(-90, 90, outs) / 16.0)] if bias else [])
+        settings = {"strides": [stride] * 2, "pads": [pad] * 4, "output_padding": [more] * 2}
+        return self.node("ConvTranspose", inputs, **(settings | attrs))
 
     def conv(
         self, source: str, ins: int, outs: int, kernel: int = 3, bias: bool = False, scale: Any = None,
@@ -86,6 +116,27 @@ def _conv(x: np.ndarray, w: np.ndarray, b: np.ndarray | None, groups: int) -> np
     return found if b is None else found + b[:, None, None]
 
 
+def _resize(x: list[np.ndarray], a: dict[str, Any]) -> np.ndarray:
+    factor, mode = int(x[2][-1]), a.get("mode", "nearest")
+    if mode == "nearest":
+        return x[0].repeat(factor, 2).repeat(factor, 3)
+    source = torch.from_numpy(x[0])
+    if mode == "cubic" and a.get("cubic_coeff_a") == -0.5:
+        return BicubicUpsample(factor).double()(source).numpy()
+    return F.interpolate(source, scale_factor=factor, mode="bilinear" if mode == "linear" else "bicubic").numpy()
+
+
+def _split(x: list[np.ndarray], a: dict[str, Any]) -> list[np.ndarray]:
+    sizes = x[1].astype(int) if len(x) > 1 else np.full(a["num_outputs"], x[0].shape[1] // a["num_outputs"])
+    return np.split(x[0], np.cumsum(sizes)[:-1], axis=a["axis"])
+
+
+def _transposed(x: list[np.ndarray], a: dict[str, Any]) -> np.ndarray:
+    tensors = [torch.from_numpy(item) for item in x] + [None] * (3 - len(x))
+    pads, stride = a["pads"], a["strides"]
+    return F.conv_transpose2d(*tensors, stride, pads[:2], a.get("output_padding", 0)).numpy()
+
+
 def _attrs(node: onnx.NodeProto) -> dict[str, Any]:
     values = {item.name: helper.get_attribute_value(item) for item in node.attribute}
     return {key: value.decode() if isinstance(value, bytes) else value for key, value in values.items()}
@@ -129,8 +180,14 @@ def float64(model: onnx.ModelProto, image: np.ndarray) -> dict[str, np.ndarray]:
                 "PRelu": lambda x, a: np.where(x[0] < 0, x[0] * x[1], x[0]),
                 "LeakyRelu": lambda x, a: np.where(x[0] < 0, x[0] * a.get("alpha", 0.01), x[0]),
                 "Concat": lambda x, a: np.concatenate(x, axis=a["axis"]),
-                "Resize": lambda x, a: x[0].repeat(int(x[2][-1]), 2).repeat(int(x[2][-1]), 3),
+                "Resize": _resize,
+                "Clip": lambda x, a: (
+                    np.clip(x[0], *(item.item() for item in x[1:])) if len(x) > 1 else np.clip(x[0], a["min"], a["max"])
+                ),
+                "Slice": lambda x, a: x[0][:, int(x[1][0]) : int(x[2][0])],
+                "Split": _split,
+                "ConvTranspose": _transposed,
                 "Identity": lambda x, a: x[0],
             }[node.op_type](x, a)
-        values[node.output[0]] = found
+        values |= dict(zip(node.output, found, strict=True)) if isinstance(found, list) else {node.output[0]: found}
     return values

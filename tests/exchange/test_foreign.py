@@ -75,7 +75,7 @@ def resized(factor: int, **settings: str) -> Callable[[], onnx.ModelProto]:
         file = File()
         small = file.quant(head(file), 0.5)
         scales = file.const([1, 1, factor, factor])
-        big = file.node("Resize", [small, "", scales], mode="nearest", **settings)
+        big = file.node("Resize", [small, "", scales], **{"mode": "nearest", **settings})
         return tail(file, big, upscale=factor)
 
     return build
@@ -102,6 +102,32 @@ def two_readers_of_a_sum_of_bias(file: File, source: str) -> str:
     plain = file.quant(source, 0.5)
     biased = file.quant(file.node("Relu", [source]), 0.5)
     return file.node("Add", [plain, biased])
+
+
+def filtered(factor: int, added: bool = False, **settings) -> Callable[[], onnx.ModelProto]:
+    """image - conv - quant - resize [- add to another resize] - quant - conv - quant."""
+
+    def build() -> onnx.ModelProto:
+        file = File()
+        small = file.quant(head(file), 0.5)
+        scales = file.const([1, 1, factor, factor])
+        big = file.node("Resize", [small, "", scales], **settings)
+        if added:
+            big = file.node("Add", [big, file.node("Resize", [small, "", scales], mode="nearest")])
+        return tail(file, file.quant(big, 0.5, name="middle"), upscale=factor)
+
+    return build
+
+
+def up(factor: int, *shape: int, then: Callable[[File, str], str] = lambda f, x: x, **options):
+    """image - conv - quant - transposed conv - function - quant - conv - quant."""
+
+    def build() -> onnx.ModelProto:
+        file = File()
+        made = then(file, file.transposed(file.quant(head(file), 0.5), 4, 4, *shape, **options))
+        return tail(file, file.quant(made, 0.5, name="middle"), upscale=factor)
+
+    return build
 
 
 GOOD: dict[str, Callable[[], onnx.ModelProto]] = {
@@ -145,6 +171,39 @@ GOOD: dict[str, Callable[[], onnx.ModelProto]] = {
     "grouped": through(lambda f, x: f.conv(f.quant(x, 0.5), 4, 4, group=2)),
     "Identity": through(lambda f, x: f.node("Identity", [x])),
 }
+GOOD |= {
+    "slice": through(
+        lambda f, x: (lambda q: f.node("Add", [q, f.node("Concat", [f.slice(q, 2, 99), f.slice(q, -4, 2)], axis=1)]))(
+            f.quant(x, 0.5)
+        )
+    ),
+    "split in two": through(
+        lambda f, x: f.node("Concat", f.split(f.quant(x, 0.5), [3, 1], 2)[::-1], axis=1), quant=False
+    ),
+    "split in equal parts": through(
+        lambda f, x: f.node("Concat", f.split(f.quant(x, 0.5), None, 2), axis=1), quant=False
+    ),
+    "Clip": through(lambda f, x: f.node("Clip", [x, f.const(0.0), f.const(7.75)])),
+    "Clip on a tie": through(lambda f, x: f.node("Clip", [x, f.const(0.0), f.const(6.25)])),
+    "bilinear": filtered(2, mode="linear", coordinate_transformation_mode="half_pixel"),
+    "bicubic": filtered(2, mode="cubic", cubic_coeff_a=-0.5, coordinate_transformation_mode="pytorch_half_pixel"),
+    "bicubic of torch, added": filtered(2, True, mode="cubic"),
+    "transposed convolution": up(2, 18, 2, 8, bias=True),
+    "transposed convolution, scale per channel": up(2, 9, 2, 4, 1, per_channel=True, bias=True),
+    "transposed convolution then bias, PRelu": up(
+        3,
+        9,
+        3,
+        4,
+        2,
+        then=lambda f, x: f.node(
+            "PRelu", [f.node("Add", [x, f.const(channels(3, -5, 0.5, 40))]), f.const(channels(0.5, 0, 0.25, 1))]
+        ),
+    ),
+    "transposed convolution, negated": up(
+        2, 4, 2, 1, then=lambda f, x: f.node("Mul", [x, f.const(channels(-1, 1, 0.5, -2))])
+    ),
+}
 GOOD["concat"] = lambda: (lambda f: tail(f, concat(f, head(f)), 8))(File())
 
 
@@ -154,7 +213,8 @@ def assert_means_the_file(model: onnx.ModelProto, aim: Target = AIM, unit: float
     for seed in seeds:
         pixels = image(seed)
         values, found = float64(model, pixels * unit), reference.trace(graph, pixels)
-        requants = [node.output for node in graph.nodes if node.op == "Requant" and node.output in values]
+        quantized = ("Requant", "DepthToSpace")
+        requants = [node.output for node in graph.nodes if node.op in quantized and node.output in values]
         assert requants
         for name in requants:
             tensor = graph.tensors[name]
@@ -176,7 +236,8 @@ def test_qonnx_executes_the_same(name: str) -> None:
     graph = lower(model, AIM)
     found = qonnx_oracle(model, graph, image(3))
     assert found.mismatches == 0, found
-    assert found.tensors == sum(node.op in COMPARED for node in graph.nodes)
+    # the shuffle of a transposed convolution and the quantizer in front of it are one tensor of the file
+    assert found.tensors == sum(node.op in COMPARED and not node.name.endswith("_phases") for node in graph.nodes)
     assert found.ties <= found.elements // 100
 
 
@@ -340,7 +401,7 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         bad(lambda f, x: f.quant(f.node("Add", [x, f.const(0.3)]), 0.5, mode="FLOOR", name="q")),
         r"node q \(Quant\): .*half a step",
     ),
-    "slope above 1": (bad(lambda f, x: f.node("LeakyRelu", [x], "m", alpha=1.5)), r"node m \(LeakyRelu\): slopes 1.5"),
+    "slope above 1": (bad(lambda f, x: f.node("LeakyRelu", [x], "m", alpha=2.5)), r"node m \(LeakyRelu\): slopes 2.5"),
     "negative slope": (
         bad(lambda f, x: f.node("LeakyRelu", [x], "m", alpha=-0.5)),
         r"node m \(LeakyRelu\): slopes -0.5",
@@ -384,10 +445,47 @@ BAD: dict[str, tuple[Callable[[], onnx.ModelProto], str]] = {
         bad(lambda f, x: (lambda q: f.node("Concat", [q, q], "m", axis=3))(f.quant(x, 0.5))),
         r"node m \(Concat\): axis 3",
     ),
-    "bilinear": (
-        bad(lambda f, x: f.node("Resize", [f.quant(x, 0.5), "", f.const([1, 1, 2, 2])], "m", mode="linear")),
-        r"node m \(Resize\): mode linear",
+    "bilinear with other centres": (
+        resized(2, mode="linear", coordinate_transformation_mode="align_corners"),
+        r"\(Resize\): takes pixels by align_corners",
     ),
+    "slice of rows": (
+        bad(lambda f, x: f.slice(f.quant(x, 0.5), 0, 3, 2, "m")),
+        r"node m \(Slice\): axes \[2.*Channels",
+    ),
+    "empty slice": (
+        bad(lambda f, x: f.slice(f.quant(x, 0.5), 3, 3, 1, "m")),
+        r"node m \(Slice\): channels 3 to 3 of 4",
+    ),
+    "clip below 0": (
+        bad(lambda f, x: f.node("Clip", [x, f.const(-1.0), f.const(6.0)], "m")),
+        r"node m \(Clip\): clips to -1.0..6.0",
+    ),
+    "transposed of another size": (
+        bad(lambda f, x: f.transposed(f.quant(x, 0.5), 4, 4, 3, 2, 1, name="m")),
+        r"node m \(ConvTranspose\): kernel \(3, 3\).*not exactly 2 times the input",
+    ),
+    "transposed in groups": (
+        bad(lambda f, x: f.transposed(f.quant(x, 0.5), 4, 4, 2, 2, 0, name="m", group=2)),
+        r"node m \(ConvTranspose\): groups 2",
+    ),
+    "zero padding of its own": (
+        bad(lambda f, x: f.node("Pad", [f.quant(x, 0.5), f.integers([0, 0, 1, 1, 0, 0, 1, 1])], "m")),
+        r"node m \(Pad\): mode constant.*Let the convolution pad",
+    ),
+    "edge padding in front of any convolution": (
+        bad(
+            lambda f, x: f.conv(
+                f.node("Pad", [f.quant(x, 0.5), f.integers([0, 0, 1, 1, 0, 0, 1, 1])], mode="edge"), 4, 4, name="m"
+            )
+        ),
+        r"node m \(Conv\): a convolution behind an edge padding is none of the known upsampling filters",
+    ),
+    "bicubic of another kind": (
+        resized(2, mode="cubic", cubic_coeff_a=-0.6),
+        r"\(Resize\): cubic_coeff_a -0.6.*-0.5 \(MATLAB\)",
+    ),
+    "bicubic that drops pixels": (resized(2, mode="cubic", exclude_outside=1), r"mode cubic with exclude_outside"),
     "fractional resize": (
         bad(lambda f, x: f.node("Resize", [f.quant(x, 0.5), "", f.const([1, 1, 1.5, 1.5])], "m")),
         r"node m \(Resize\)",

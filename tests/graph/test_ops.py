@@ -11,6 +11,7 @@ import numpy as np
 from srq_hw.fixedpoint import ROUNDINGS
 from srq_hw.graph.ir import Node, Tensor
 from srq_hw.graph.ops import OPS
+from srq_hw.graph.taps import KERNELS, filter_taps
 from tests.graph.cases import Array, Example, OpCase, random_inputs, reach_of, with_attrs, with_input, with_params
 
 Value = Callable[[int, int, int, int], int]
@@ -103,7 +104,7 @@ class TestRequant(OpCase):
     malformed = (
         (with_attrs(rounding="nearest"), "rounding 'nearest'"),
         (with_attrs(lo=9, hi=3), "lo 9 is above hi 3"),
-        (with_params(multiplier=lambda m: -m - 1), "must not fall"),
+        (with_params(multiplier=lambda m: -m - 1), "only a slope"),
         (with_params(multiplier=lambda m: np.concatenate([m, m, m, m, m])), "multiplier has shape"),
         (with_params(shift=lambda s: s.reshape(1, -1)), "shift has shape"),
         (with_params(shift=lambda s: s * 0 + 63), "shift 63"),
@@ -122,7 +123,7 @@ class TestRequant(OpCase):
         shift = rng.integers(-2, 26, size)
         params = {"multiplier": rng.integers(0, 1 << 12, int(rng.choice([1, channels]))), "shift": shift}
         if rng.integers(2):
-            params["negative_multiplier"] = rng.integers(0, 1 << 12, int(rng.choice([1, channels])))
+            params["negative_multiplier"] = rng.integers(-(1 << 12), 1 << 12, int(rng.choice([1, channels])))
         attrs = {"rounding": str(rng.choice(sorted(ROUNDINGS))), "lo": lo, "hi": hi, "zero_point": target.zero_point}
         yield Example(Node("Requant", "r", ("x",), "y", attrs, params), (source,))
 
@@ -285,6 +286,68 @@ class TestResizeNearest(OpCase):
     def plain(self, example: Example, xs: list[Array]) -> Value:
         factor = example.node.attrs["factor"]
         return lambda n, y, x, c: xs[0][n][y // factor][x // factor][c]
+
+
+class TestSlice(OpCase):
+    op = "Slice"
+    malformed = (
+        (with_attrs(start=-1), "channels -1 to"),
+        (with_attrs(stop=99), "to 99 of"),
+        (with_attrs(start=2, stop=2), "channels 2 to 2"),
+    )
+
+    def examples(self, rng: np.random.Generator) -> Iterator[Example]:
+        source = tensor(rng, "x", int(rng.integers(2, 7)), upscale=int(rng.integers(1, 3)))
+        start = int(rng.integers(0, source.channels))
+        stop = int(rng.integers(start + 1, source.channels + 1))
+        yield Example(Node("Slice", "s", ("x",), "y", {"start": start, "stop": stop}), (source,))
+
+    def expected_shape(self, example: Example) -> tuple[int, int]:
+        return example.node.attrs["stop"] - example.node.attrs["start"], example.ins[0].upscale
+
+    def plain(self, example: Example, xs: list[Array]) -> Value:
+        return lambda n, y, x, c: xs[0][n][y][x][example.node.attrs["start"] + c]
+
+
+class TestResizeFilter(OpCase):
+    op = "ResizeFilter"
+    malformed = (
+        (with_attrs(factor=1), "factor 1"),
+        (with_attrs(denominator=7), "wanted the denominator, 7"),
+        (with_params(taps=lambda t: t[:, 1:]), "taps have shape"),
+        (with_params(taps=lambda t: t[1:]), "taps have shape"),
+        (with_params(taps=lambda t: t + 1), "taps sum to"),
+    )
+
+    def examples(self, rng: np.random.Generator) -> Iterator[Example]:
+        source = tensor(rng, "x", int(rng.integers(1, 4)), upscale=int(rng.integers(1, 3)))
+        factor = int(rng.integers(2, 5))
+        taps, denominator = filter_taps(str(rng.choice(sorted(KERNELS))), factor)
+        if rng.integers(2):  # any other taps of one sum, wider than the image too
+            denominator = 16
+            taps = rng.integers(-20, 21, (factor, int(rng.choice([1, 3, 7]))))
+            taps[:, -1] += denominator - taps.sum(1)
+        attrs = {"factor": factor, "denominator": denominator}
+        yield Example(Node("ResizeFilter", "f", ("x",), "y", attrs, {"taps": taps}), (source,))
+
+    def expected_shape(self, example: Example) -> tuple[int, int]:
+        return example.ins[0].channels, example.ins[0].upscale * example.node.attrs["factor"]
+
+    def plain(self, example: Example, xs: list[Array]) -> Value:
+        taps, factor = example.node.params["taps"].tolist(), example.node.attrs["factor"]
+        zero, radius = example.ins[0].zero_point, len(taps[0]) // 2
+
+        def value(n: int, y: int, x: int, c: int) -> int:
+            rows, columns = len(xs[0][n]), len(xs[0][n][0])
+            total = 0
+            for i, down in enumerate(taps[y % factor]):
+                for j, across in enumerate(taps[x % factor]):
+                    row = min(max(y // factor + i - radius, 0), rows - 1)
+                    column = min(max(x // factor + j - radius, 0), columns - 1)
+                    total += down * across * (xs[0][n][row][column][c] - zero)
+            return total
+
+        return value
 
 
 def test_every_operation_of_the_table_has_a_case() -> None:

@@ -11,14 +11,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from srq_hw.errors import InputError
-from srq_hw.networks.checkpoint import load_into, read_state_dict, sha256_of
+from srq_hw.networks.checkpoint import exact_fits, load_into, read_state_dict, sha256_of
 from srq_hw.networks.edsr import Edsr
 from srq_hw.networks.registry import DEFAULT_NETWORK, NETWORKS
 
 
+def table_of(name: str) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return NETWORKS[name].factory().state_dict()
+
+
 def state_of(name: str = DEFAULT_NETWORK, seed: int = 1) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    table = NETWORKS[name].factory().state_dict()
+    table = table_of(name)
     return {key: torch.randn(value.shape, generator=generator) for key, value in table.items()}
 
 
@@ -64,9 +69,13 @@ def test_missing_and_unexpected_keys_are_listed_with_their_counts(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != DEFAULT_NETWORK])
-def test_weights_of_another_network_name_that_network(tmp_path: Path, name: str) -> None:
-    torch.save(state_of(name), tmp_path / "a.pth")
-    with pytest.raises(InputError, match=f"the file fits network {name}, name that one"):
+def test_tensors_of_every_network_name_that_network(name: str) -> None:
+    assert exact_fits(table_of(name)) == [name]
+
+
+def test_weights_of_another_network_name_that_network(tmp_path: Path) -> None:
+    torch.save(state_of("edsr_mlperf_f32b5_x2"), tmp_path / "a.pth")
+    with pytest.raises(InputError, match="the file fits network edsr_mlperf_f32b5_x2, name that one"):
         load_into(NETWORKS[DEFAULT_NETWORK].factory(), DEFAULT_NETWORK, tmp_path / "a.pth")
 
 

@@ -15,11 +15,16 @@ from srq_hw.target import Target, load_target
 
 HEIGHT, WIDTH = 6, 7
 #: operations whose output a QONNX file has too, as integers on a grid
-COMPARED = ("Requant", "DepthToSpace", "Concat", "ResizeNearest")
+COMPARED = ("Requant", "DepthToSpace", "Concat", "ResizeNearest", "Slice")
 
 
-def network(module: nn.Module, input_max: float = 255.0, scale: int = 1, seed: int = 0) -> FloatNetwork:
-    """The module with random weights (not zero, not symmetric, BatchNorm statistics too), in eval mode."""
+def network(
+    module: nn.Module, input_max: float = 255.0, scale: int = 1, seed: int = 0, channels: int = 3
+) -> FloatNetwork:
+    """The module with random weights (not zero, not symmetric, BatchNorm statistics too), in eval mode.
+
+    A convolution or PReLU with a true attribute ``keep`` keeps its own.
+    """
     torch.manual_seed(seed)
     module.unit = input_max / 255.0  # type: ignore[assignment]
     with torch.no_grad():
@@ -35,9 +40,9 @@ def network(module: nn.Module, input_max: float = 255.0, scale: int = 1, seed: i
                 if part.affine:
                     part.weight.copy_(torch.randn_like(part.weight))
                     part.bias.copy_(torch.randn_like(part.bias) * 0.1 * input_max)
-            elif isinstance(part, nn.PReLU):
+            elif isinstance(part, nn.PReLU) and not getattr(part, "keep", False):
                 part.weight.copy_(torch.rand_like(part.weight) * 0.6)
-    return FloatNetwork("tiny", module.eval(), scale, input_max, "test", None)
+    return FloatNetwork("tiny", module.eval(), scale, input_max, "test", None, channels)
 
 
 def image(seed: int = 0, height: int = HEIGHT, width: int = WIDTH, channels: int = 3) -> np.ndarray:
@@ -49,9 +54,9 @@ def image(seed: int = 0, height: int = HEIGHT, width: int = WIDTH, channels: int
     )
 
 
-def target(**changes: object) -> Target:
-    """zcu104 with changes: dotted keys of its `integer` part, as ``target(**{"requant.rounding": "floor"})``."""
-    data = load_target("zcu104").model_dump(by_alias=True)
+def target(base: str = "zcu104", **changes: object) -> Target:
+    """A packaged target with changes: dotted keys of its `integer`, as ``target(**{"requant.rounding": "floor"})``."""
+    data = load_target(base).model_dump(by_alias=True, exclude_none=True)
     data = copy.deepcopy(data)
     for key, value in changes.items():
         place = data["integer"]
@@ -77,6 +82,15 @@ def recipe(method: str = "minmax", **options: object) -> Recipe:
 
 def conv(a: int, b: int, kernel: int = 3, **options: object) -> nn.Conv2d:
     return nn.Conv2d(a, b, kernel, padding=kernel // 2, **options)  # type: ignore[arg-type]
+
+
+def prelu(*slopes: float) -> nn.PReLU:
+    """A PReLU with these slopes, which `network` keeps."""
+    made = nn.PReLU(len(slopes))
+    made.keep = True  # type: ignore[assignment]
+    with torch.no_grad():
+        made.weight.copy_(torch.tensor(slopes))
+    return made
 
 
 class Forward(nn.Module):

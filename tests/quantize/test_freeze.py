@@ -17,10 +17,10 @@ from srq_hw.fixedpoint import ROUNDINGS
 from srq_hw.graph.check import verify
 from srq_hw.graph.ir import IntGraph
 from srq_hw.graph.legality import legality
+from srq_hw.normalform.trace import normalize
 from srq_hw.quantize.calibrate import calibrate
 from srq_hw.quantize.freeze import Frozen, freeze, load_frozen, quant_net, run_frozen
 from srq_hw.quantize.plan import make_plan
-from srq_hw.quantize.trace import normalize
 from srq_hw.simulate import reference
 from srq_hw.target import Target
 from tests.quantize.nets import NETS, Forward, conv, image, network, pow2_target, recipe, target

@@ -13,9 +13,9 @@ from srq_hw.errors import InputError
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
 from srq_hw.exchange.qonnx_export import export_qonnx
+from srq_hw.normalform.trace import normalize
 from srq_hw.quantize.freeze import run_frozen
 from srq_hw.quantize.plan import QuantPlan, make_plan
-from srq_hw.quantize.trace import normalize
 from srq_hw.simulate import reference
 from tests.quantize.nets import HEIGHT, NETS, WIDTH, Forward, conv, image, network, target
 from tests.quantize.test_freeze import frozen_net

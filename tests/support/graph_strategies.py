@@ -18,10 +18,11 @@ from srq_hw.fixedpoint import PRODUCT_LIMIT, ROUNDINGS, bits_for, dyadic, int_ra
 from srq_hw.graph.ir import IntGraph, Node
 from srq_hw.graph.ops import OPS, Bounds
 from srq_hw.graph.synthetic import GraphBuilder
+from srq_hw.graph.taps import KERNELS, filter_taps
 
 OPERATIONS = (
     "conv", "conv", "conv", "grouped", "add", "concat", "depth_to_space", "shuffle", "shuffle", "resize", "offset",
-    "requant", "two_requants",
+    "requant", "two_requants", "slice", "filter",
 )  # fmt: skip
 
 _BITS = st.integers(2, 8)
@@ -86,7 +87,8 @@ class _Writer:
         pairs = np.array([dyadic(float(ratio), max(1, multiplier_bits)) for ratio in ratios], np.int64)
         params = {"multiplier": pairs[:, 0], "shift": pairs[:, 1]}
         if draw(st.booleans()):
-            params["negative_multiplier"] = self.rng.integers(0, pairs[:, 0].max() + 1, channels)
+            least = 0 if draw(st.booleans()) else -int(pairs[:, 0].max())
+            params["negative_multiplier"] = self.rng.integers(least, pairs[:, 0].max() + 1, channels)
         rounding = draw(st.sampled_from(sorted(ROUNDINGS)))
         attrs = {"rounding": rounding, "lo": low, "hi": hi, "zero_point": zero_point}
         return self.keep(
@@ -130,6 +132,17 @@ class _Writer:
                 self._shuffle(source, draw(st.sampled_from(blocks)))
         elif op == "resize" and tensor.upscale * 2 <= MAX_UPSCALE:
             self._move("ResizeNearest", [source], tensor.channels, tensor.upscale * 2, {"factor": 2})
+        elif op == "slice" and tensor.channels > 1:
+            start = draw(st.integers(0, tensor.channels - 1))
+            stop = draw(st.integers(start + 1, tensor.channels))
+            self._move("Slice", [source], stop - start, tensor.upscale, {"start": start, "stop": stop})
+        elif op == "filter" and tensor.upscale * 2 <= MAX_UPSCALE:
+            factors = [f for f in (2, 3, 4) if tensor.upscale * f <= MAX_UPSCALE]
+            factor, kernel = draw(st.sampled_from(factors)), draw(st.sampled_from(sorted(KERNELS)))
+            taps, denominator = filter_taps(kernel, factor)
+            attrs = {"factor": factor, "denominator": denominator}
+            made = self.node("ResizeFilter", [source], tensor.channels, tensor.upscale * factor, attrs, {"taps": taps})
+            self.requant(made)
         elif op == "offset":
             offset = self.rng.integers(-200, 201, tensor.channels)
             lo, hi = int(self.reach[source].lo.min()) - 200, int(self.reach[source].hi.max()) + 200

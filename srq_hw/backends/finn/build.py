@@ -14,7 +14,7 @@ from srq_hw.backends.finn.relocate import DEPS, SOURCES, neutral_file, neutral_m
 from srq_hw.backends.finn.run import Progress, run_worker
 from srq_hw.errors import InputError
 from srq_hw.graph.ir import IntGraph
-from srq_hw.target import Target
+from srq_hw.target import Resources, Target
 from srq_hw.tools import find_tool
 
 #: rates tried when the user asks for none; the highest that fits is taken, FPS_FALLBACK where none does
@@ -65,9 +65,18 @@ class FinnResult:
         return self.status == "built"
 
 
+def resources_of(target: Target) -> Resources:
+    """The target's device; InputError where it names none."""
+    if target.resources is None:
+        raise InputError(
+            f"target {target.name} names no device (resources); FINN builds for an FPGA. Use one of the boards."
+        )
+    return target.resources
+
+
 def device_of(target: Target) -> Device:
     """The resources an estimate is held against."""
-    r = target.resources
+    r = resources_of(target)
     return Device(r.part, r.clock_mhz, r.dsp.kind, r.lut, r.dsp.count, r.bram36, r.uram, r.utilization_max)
 
 
@@ -90,6 +99,8 @@ def build_finn(
     """
     if fps is not None and not 0 < fps < float("inf"):
         raise InputError(f"fps: {fps!r}; allowed: a number above 0")
+    if target.resources is None:
+        return FinnResult("not run", f"target {target.name} has no FPGA resources: no FINN design, no estimate")
     tool = find_tool("finn")
     if not tool.usable:
         return FinnResult("not run", f"{tool.problem}: no {tool.lost}. To get it: {tool.get}")
@@ -110,7 +121,7 @@ def build_finn(
     job = {
         "kind": "build",
         "model": MODEL,
-        "board": target.resources.finn_board,
+        "board": resources_of(target).finn_board,
         "device": vars(device),
         "fps_ladder": ladder,
         "fps_fallback": FPS_FALLBACK if fps is None else fps,
@@ -124,7 +135,7 @@ def build_finn(
     summary = {
         "size": list(size),
         "part": device.part,
-        "board": target.resources.finn_board,
+        "board": resources_of(target).finn_board,
         "clock_mhz": device.clock_mhz,
         "estimate": result["estimate"],
         "fps_requested": fps,
@@ -172,7 +183,7 @@ def _collect(work: Path, out: Path, codegen: bool, places: dict[str, str]) -> No
 def _notes(estimate: Estimate, fps: float | None, folded: float, target: Target) -> list[str]:
     """What a reader of the figures has to know, as sentences."""
     notes = ["All figures are estimates (FINN's analytical models, corrected as listed), not synthesis results."]
-    share = f"{target.resources.utilization_max:.0%} of {target.name}"
+    share = f"{resources_of(target).utilization_max:.0%} of {target.name}"
     if not estimate.fits:
         missing = ", ".join(f"{amount} {name} too many" for name, amount in estimate.short.items())
         notes.append(f"No folding tried fits {share}: {missing}. Use fewer bits, a smaller network or a larger board.")

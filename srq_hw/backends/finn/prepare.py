@@ -99,10 +99,37 @@ def _ends_quantized(graph: IntGraph, node: Node) -> str:
     return "its exact result is the graph output. Allowed: a quantized output. Put a quantizer behind it."
 
 
+def _no_filter(graph: IntGraph, node: Node) -> str:
+    return (
+        f"upsampling by a filter (factor {node.attrs['factor']}) has no FINN layer. Allowed: DepthToSpace. Upscale the "
+        "image on the host and add it there, or use a network without that skip."
+    )
+
+
+def _rises(graph: IntGraph, node: Node) -> str:
+    slopes = node.params.get("negative_multiplier")
+    if slopes is None or int(slopes.min()) >= 0:
+        return ""
+    return (
+        "a negative slope; FINN counts thresholds, and a function that falls has none. Allowed: slopes from 0 on. Use "
+        "ReLU, or put the PReLU between two convolutions (srq-hw then splits it)."
+    )
+
+
+def _no_slice(graph: IntGraph, node: Node) -> str:
+    return (
+        f"taking channels {node.attrs['start']} to {node.attrs['stop']} has no FINN layer here. Allowed: Concat, Conv. "
+        "Use a network that does not split its channels (a 1x1 convolution with 0 and 1 as weights picks channels)."
+    )
+
+
 _RULES: dict[str, tuple[Callable[[IntGraph, Node], str], ...]] = {
     "Conv": (_groups, _conv_readers),
     "Add": (_plain_add, _ends_quantized),
     "ResizeNearest": (_no_resize,),
+    "ResizeFilter": (_no_filter,),
+    "Slice": (_no_slice,),
+    "Requant": (_rises,),
 }
 
 

@@ -1,7 +1,8 @@
 """The normal form of a float SR network: a flat list of layers that integer hardware knows.
 
-Image, convolutions with bias, ReLU/PReLU, adds, concats, pixel shuffles, nearest upsampling: nothing else is left once
-`fold` has moved every mean shift, BatchNorm and constant factor into a convolution. All values are float64.
+Image, convolutions with bias, ReLU/PReLU (a ReLU may have an upper limit), adds, concats, channel slices, pixel
+shuffles, nearest, bilinear and bicubic upsampling: nothing else is left once `fold` has moved every mean shift,
+BatchNorm and constant factor into a convolution. All values are float64.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from srq_hw.errors import InputError
+from srq_hw.graph.taps import filter_taps
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +24,10 @@ class Layer:
 
     image    offset: integer grey levels added so that the padding value is 0 (None: nothing to add)
     conv     weight (O, I/groups, kh, kw), bias (O,), groups
-    relu, prelu   slope (1,) or (C,) for prelu
-    add, concat, shuffle (factor, PyTorch order), resize (factor, nearest)
+    relu     limits: (0, upper limit), or None
+    prelu    slope (1,) or (C,)
+    add, concat, slice (span: first and last + 1 channel), shuffle (factor, PyTorch order), resize (factor, nearest)
+    filter   factor, kernel (a name of `graph.taps.KERNELS`): upsampling with half-pixel centres, edge pixels repeated
     affine, clamp exist only before `fold`: x * scale + shift with (1,) or (C,) each; clamp to limits
     """
 
@@ -39,6 +43,8 @@ class Layer:
     shift: Tensor | None = None
     limits: tuple[float, float] | None = None
     offset: tuple[int, ...] | None = None
+    span: tuple[int, int] | None = None
+    kernel: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +75,28 @@ def users(layers: Sequence[Layer], name: str) -> list[Layer]:
     return [layer for layer in layers if name in layer.inputs]
 
 
+def channel_counts(layers: Sequence[Layer], image_channels: int) -> dict[str, int]:
+    """Channels of every layer's output."""
+    found: dict[str, int] = {}
+    for layer in layers:
+        ins = [found[name] for name in layer.inputs]
+        if layer.op == "image":
+            found[layer.name] = image_channels
+        elif layer.op == "conv":
+            assert layer.weight is not None
+            found[layer.name] = int(layer.weight.shape[0])
+        elif layer.op == "concat":
+            found[layer.name] = sum(ins)
+        elif layer.op == "slice":
+            assert layer.span is not None
+            found[layer.name] = layer.span[1] - layer.span[0]
+        elif layer.op == "shuffle":
+            found[layer.name] = ins[0] // layer.factor**2
+        else:
+            found[layer.name] = ins[0]
+    return found
+
+
 def fold(net: NormalNet) -> NormalNet:
     """Remove every affine and clamp layer and let the network speak grey levels (0..255 in and out).
 
@@ -77,6 +105,7 @@ def fold(net: NormalNet) -> NormalNet:
     layers = list(net.layers)
     layers = _merge_affines(layers)
     layers = _drop_output_clamp(layers, net)
+    layers = [_clipped_relu(layer) for layer in layers]
     layers = _fold_behind_conv(layers)
     layers = _fold_behind_image(layers, net)
     layers = _activate_before_shuffle(layers)
@@ -89,7 +118,8 @@ def fold(net: NormalNet) -> NormalNet:
         if layer.op == "clamp":
             raise InputError(
                 f"network {net.name}, layer {layer.name}: clamp to {layer.limits} inside the network is not supported; "
-                f"only a last clamp to the image range (0, {net.input_max:g}) is. Use ReLU or remove it."
+                f"only one that starts at 0 is, and a last clamp to the image range (0, {net.input_max:g}). Use ReLU, "
+                "ReLU6 or remove it."
             )
     return replace(net, layers=tuple(_to_grey_levels(layers, net)), input_max=255.0)
 
@@ -142,6 +172,13 @@ def _drop_output_clamp(layers: list[Layer], net: NormalNet) -> list[Layer]:
     if last.op == "clamp" and last.limits == (0.0, net.input_max):
         return _without(layers, last)
     return layers
+
+
+def _clipped_relu(layer: Layer) -> Layer:
+    """clamp(0, v) is a ReLU with an upper limit; one without is a ReLU."""
+    if layer.op != "clamp" or layer.limits is None or layer.limits[0] != 0 or not layer.limits[1] > 0:
+        return layer
+    return replace(layer, op="relu", limits=None if layer.limits[1] == float("inf") else layer.limits)
 
 
 def _fold_behind_conv(layers: list[Layer]) -> list[Layer]:
@@ -256,9 +293,12 @@ def _to_grey_levels(layers: list[Layer], net: NormalNet) -> list[Layer]:
         assert conv.weight is not None and conv.bias is not None
         changed[conv.name] = replace(conv, weight=conv.weight * weight_factor, bias=conv.bias * bias_factor)
 
-    for conv in users(layers, layers[0].name):
-        if conv.op == "conv":
-            scale_conv(conv, unit, 1.0)
+    pixels = {layers[0].name}  # what holds image values, moved or filtered
+    for layer in layers:
+        if layer.op in ("slice", "concat", "shuffle", "resize", "filter") and pixels.issuperset(layer.inputs):
+            pixels.add(layer.name)
+        elif layer.op == "conv" and layer.inputs[0] in pixels:
+            scale_conv(layer, unit, 1.0)
     by_name = {layer.name: layer for layer in layers}
     waiting, seen = [layers[-1].name], set()
     while waiting:
@@ -269,10 +309,13 @@ def _to_grey_levels(layers: list[Layer], net: NormalNet) -> list[Layer]:
         seen.add(name)
         if layer.op == "conv":
             scale_conv(changed.get(name, layer), 1.0 / unit, 1.0 / unit)
-        else:  # sums, shuffles, ReLU, PReLU: multiplying the inputs multiplies the output
+        else:  # sums, shuffles, ReLU, PReLU, filters: multiplying the inputs multiplies the output
+            if layer.op == "relu" and layer.limits is not None:
+                changed[name] = replace(layer, limits=(0.0, layer.limits[1] / unit))
             waiting.extend(layer.inputs)
-    shared = [name for name in seen if any(reader.name not in seen for reader in users(layers, name))]
-    strays = [item.name for item in users(layers, layers[0].name) if item.op != "conv" and item.name not in seen]
+    shared = [name for name in seen - pixels if any(reader.name not in seen for reader in users(layers, name))]
+    readers = [item for name in pixels for item in users(layers, name) if item.op != "conv"]
+    strays = [item.name for item in readers if item.name not in seen | pixels]
     if shared or strays:
         raise InputError(
             f"network {net.name}, layer {(shared + strays)[0]}: the image or the output is also used in the middle "
@@ -302,7 +345,7 @@ def _compute(layer: Layer, ins: list[Tensor], image: Tensor, net: NormalNet, dty
     if layer.op == "image":
         if layer.offset is None:
             return image
-        return image + torch.tensor(layer.offset, dtype=dtype)[None, :, None, None] * net.grey_level
+        return image + image.new_tensor(layer.offset)[None, :, None, None] * net.grey_level
     if layer.op == "conv":
         assert layer.weight is not None and layer.bias is not None
         rows, columns = layer.weight.shape[2:]
@@ -322,6 +365,28 @@ def _affine(layer: Layer, ins: list[Tensor]) -> Tensor:
     return ins[0] * scale + shift
 
 
+def _relu(layer: Layer, ins: list[Tensor]) -> Tensor:
+    return F.relu(ins[0]) if layer.limits is None else ins[0].clamp(*layer.limits)
+
+
+def _slice(layer: Layer, ins: list[Tensor]) -> Tensor:
+    assert layer.span is not None
+    return ins[0][:, layer.span[0] : layer.span[1]]
+
+
+def _filter(layer: Layer, ins: list[Tensor]) -> Tensor:
+    """The integer taps of the hardware, over their denominator: in float64 exact for an image of grey levels."""
+    assert layer.kernel is not None
+    taps, denominator = filter_taps(layer.kernel, layer.factor)
+    rows = torch.from_numpy(taps).to(ins[0]) / denominator
+    weight = (rows[:, None, :, None] * rows[None, :, None, :]).reshape(-1, 1, taps.shape[1], taps.shape[1])
+    batch, channels, height, width = ins[0].shape
+    radius = taps.shape[1] // 2
+    # planes of their own: a kernel of all factor**2 phases for each, then the shuffle
+    planes = F.pad(ins[0].reshape(-1, 1, height, width), (radius,) * 4, mode="replicate")
+    return F.pixel_shuffle(F.conv2d(planes, weight), layer.factor).reshape(batch, channels, height * layer.factor, -1)
+
+
 def _clamp(layer: Layer, ins: list[Tensor]) -> Tensor:
     assert layer.limits is not None
     return ins[0].clamp(*layer.limits)
@@ -329,12 +394,14 @@ def _clamp(layer: Layer, ins: list[Tensor]) -> Tensor:
 
 #: what a layer without weights computes; shared by the float and the quantized network
 LAYER_FUNCTIONS: dict[str, Callable[[Layer, list[Tensor]], Tensor]] = {
-    "relu": lambda layer, ins: F.relu(ins[0]),
+    "relu": _relu,
     "prelu": _prelu,
     "affine": _affine,
     "clamp": _clamp,
     "add": lambda layer, ins: ins[0] + ins[1],
     "concat": lambda layer, ins: torch.cat(ins, dim=1),
+    "slice": _slice,
     "shuffle": lambda layer, ins: F.pixel_shuffle(ins[0], layer.factor),
     "resize": lambda layer, ins: F.interpolate(ins[0], scale_factor=layer.factor, mode="nearest"),
+    "filter": _filter,
 }

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from srq_hw.errors import InputError
-from srq_hw.quantize.normal import NormalNet, evaluate
-from srq_hw.quantize.trace import normalize
+from srq_hw.networks.bicubic import BicubicUpsample
+from srq_hw.normalform.normal import NormalNet, evaluate
+from srq_hw.normalform.trace import normalize
 from tests.quantize.nets import NETS, Forward, conv, image, network
 
 SIDE = 11
@@ -60,6 +61,8 @@ def assert_same(module: nn.Module, input_max: float = 255.0, border: int = 0, cl
         "concat",
         "shuffle",
         "resize",
+        "slice",
+        "filter",
     }
     for seed in (0, 1):
         pixels = image(seed, SIDE, SIDE)
@@ -134,6 +137,35 @@ EXACT: dict[str, Callable[[], nn.Module]] = {
     ),
     "functional prelu": lambda: two(lambda m, x: F.prelu(x, m.p.weight), p=nn.PReLU(4)),
     "methods": lambda: two(lambda m, x: x.relu().add(m.c(x)).contiguous(), c=conv(4, 4)),
+    "clipped relu": lambda: two(lambda m, x: m.r(x) + F.relu6(m.c(x)) + x.clamp(0, 30), r=nn.ReLU6(), c=conv(4, 4)),
+    "hardtanh from 0": lambda: two(lambda m, x: m.h(x) + F.hardtanh(x, 0, 9), h=nn.Hardtanh(0, 20)),
+    "clipped relu behind a shuffle": lambda: Forward(
+        lambda m, x: m.b(m.s(m.a(x)).clamp(0, 50)), a=conv(3, 8), s=nn.PixelShuffle(2), b=conv(2, 3)
+    ),
+    "slices": lambda: two(
+        lambda m, x: torch.cat([x[:, 3:], m.c(x[:, :2]), x[:, -3:-1, ...], x[..., 1:3, :, :][:, 1:]], 1)[:, 1:5, :, :],
+        c=conv(2, 2),
+    ),
+    "split, chunk and narrow": lambda: two(
+        lambda m, x: torch.cat(
+            [torch.split(x, [1, 3], dim=1)[1], x.split(3, 1)[1], torch.chunk(x, 3, 1)[0], x.narrow(1, 1, 2)], 1
+        )[:, 2:6],
+    ),
+    "transposed 2x2": lambda: two(lambda m, x: m.t(x), t=nn.ConvTranspose2d(4, 4, 2, stride=2)),
+    "transposed 9x9": lambda: two(lambda m, x: m.t(x), t=nn.ConvTranspose2d(4, 4, 9, 3, 4, output_padding=2)),
+    "transposed 18x18 then relu": lambda: two(lambda m, x: torch.relu(m.t(x)), t=nn.ConvTranspose2d(4, 4, 18, 2, 8)),
+    "transposed 20x20 without bias": lambda: two(
+        lambda m, x: m.t(x) * 0.5 + 3.0, t=nn.ConvTranspose2d(4, 4, 20, 4, 8, bias=False)
+    ),
+    "transposed stride 1": lambda: two(lambda m, x: m.t(x), t=nn.ConvTranspose2d(4, 4, 3, padding=1)),
+    "bilinear": lambda: two(lambda m, x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)),
+    "bicubic": lambda: two(lambda m, x: m.u(x), u=nn.Upsample(scale_factor=4, mode="bicubic")),
+    "bicubic skip": lambda: Forward(
+        lambda m, x: F.pixel_shuffle(m.b(torch.relu(m.a(x))), 2) + m.u(x),
+        a=conv(3, 4),
+        b=conv(4, 12),
+        u=BicubicUpsample(2),
+    ),
     "clamp as relu": lambda: two(lambda m, x: torch.clamp(x, min=0)),
     "identity and dropout": lambda: two(lambda m, x: m.i(m.d(x)), i=nn.Identity(), d=nn.Dropout(0.5)),
     "resize": lambda: two(lambda m, x: F.interpolate(x, scale_factor=3, mode="nearest")),
@@ -257,10 +289,38 @@ USER_ERRORS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "constant with alpha": (lambda: two(lambda m, x: torch.add(x, 1.0, alpha=2)), r"layer add: add with alpha"),
     "sub with alpha": (lambda: two(lambda m, x: torch.sub(x, 1.0, alpha=2)), r"layer sub: sub with alpha"),
-    "clamp inside": (lambda: two(lambda m, x: x.clamp(0, 6)), r"layer clamp: clamp to \(0\.0, 6\.0\)"),
-    "bilinear": (
-        lambda: two(lambda m, x: F.interpolate(x, scale_factor=2, mode="bilinear")),
+    "clamp inside": (lambda: two(lambda m, x: x.clamp(-1, 6)), r"layer clamp: clamp to \(-1\.0, 6\.0\)"),
+    "clamp below 0": (lambda: two(lambda m, x: x.clamp(0, -1)), r"layer clamp: clamp to"),
+    "bilinear with aligned corners": (
+        lambda: two(lambda m, x: F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)),
         r"layer interpolate: resize",
+    ),
+    "antialias": (
+        lambda: two(lambda m, x: F.interpolate(x, scale_factor=2, mode="bicubic", antialias=True)),
+        r"layer interpolate: resize with antialias",
+    ),
+    "area": (lambda: two(lambda m, x: F.interpolate(x, scale_factor=2, mode="area")), r"layer interpolate: resize"),
+    "slice of rows": (lambda: two(lambda m, x: x[:, :, :8]), r"layer getitem: indexing by"),
+    "every second channel": (lambda: two(lambda m, x: torch.cat([x[:, ::2], x], 1)[:, :4]), r"layer getitem: indexing"),
+    "one channel taken out": (lambda: two(lambda m, x: x + x[:, 0]), r"layer getitem: indexing by"),
+    "split of rows": (lambda: two(lambda m, x: torch.split(x, 8, 2)[0]), r"layer split: a split into"),
+    "split used whole": (lambda: two(lambda m, x: torch.cat(torch.split(x, 2, 1), 1)), r"layer (cat|split)"),
+    "narrow of rows": (lambda: two(lambda m, x: x.narrow(2, 0, 16)), r"layer narrow: narrow along dimension 2"),
+    "transposed convolution of another size": (
+        lambda: two(lambda m, x: m.t(x), t=nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1)),
+        r"layer t: a transposed convolution with .*not exactly 2 times the input",
+    ),
+    "transposed convolution in groups": (
+        lambda: two(lambda m, x: m.t(x), t=nn.ConvTranspose2d(4, 4, 2, stride=2, groups=2)),
+        r"layer t: a transposed convolution with groups 2",
+    ),
+    "transposed convolution, dilated": (
+        lambda: two(lambda m, x: m.t(x), t=nn.ConvTranspose2d(4, 4, 3, padding=2, dilation=2)),
+        r"layer t: a transposed convolution with dilation",
+    ),
+    "transposed convolution, two strides": (
+        lambda: two(lambda m, x: m.t(x), t=nn.ConvTranspose2d(4, 4, (2, 3), stride=(2, 3))),
+        r"layer t: a transposed convolution with stride",
     ),
     "half": (lambda: two(lambda m, x: F.interpolate(x, scale_factor=0.5)), r"layer interpolate: resize"),
     "size": (lambda: two(lambda m, x: F.interpolate(x, size=(8, 8))), r"layer interpolate: resize"),

@@ -1,0 +1,30 @@
+"""Grouped convolutions as dense ones, for targets that have none: zeros where a group does not look. Exact."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from srq_hw.normalform.normal import Layer, NormalNet
+from srq_hw.target import Target
+
+
+def dense_groups(net: NormalNet, target: Target) -> NormalNet:
+    """The network with every grouped convolution expanded where the target's Conv has no groups; else unchanged."""
+    if target.integer.ops.Conv.groups:
+        return net
+    return replace(net, layers=tuple(_dense(layer) for layer in net.layers))
+
+
+def _dense(layer: Layer) -> Layer:
+    if layer.op != "conv" or layer.groups == 1:
+        return layer
+    assert layer.weight is not None
+    outs, per_group, rows, columns = layer.weight.shape
+    size = outs // layer.groups
+    weight = torch.zeros(outs, per_group * layer.groups, rows, columns, dtype=layer.weight.dtype)
+    for group in range(layer.groups):
+        own = slice(group * size, (group + 1) * size)
+        weight[own, group * per_group : (group + 1) * per_group] = layer.weight[own]
+    return replace(layer, weight=weight, groups=1)

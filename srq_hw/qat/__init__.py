@@ -1,0 +1,1 @@
+"""Quantization-aware training: learned quantizers, the trainer, and what it leaves for a build."""
