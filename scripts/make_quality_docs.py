@@ -54,7 +54,7 @@ def peers(files: list[Path]) -> dict[tuple[str, str, str], tuple[float, str]]:
     best: dict[tuple[str, str, str], tuple[float, str]] = {}
     for path in files:
         for cell in json.loads(path.read_text())["cells"]:
-            if cell["psnr"] is None or cell["peer"] == "litert":
+            if cell["psnr"] is None or cell["peer"] == "publisher":
                 continue
             key = cell["network"], cell["setting"], cell["images"]
             found = cell["float_psnr"] - cell["psnr"], f"{cell['peer']} {cell['variant']}"
