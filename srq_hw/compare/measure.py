@@ -32,8 +32,9 @@ from srq_hw.normalform.normal import NormalNet
 from srq_hw.normalform.trace import normalize
 from srq_hw.parity import compare
 from srq_hw.pipeline.session import centre, macs_per_pixel
+from srq_hw.proof import frozen_against_reference
 from srq_hw.quantize.calibration import Calibration
-from srq_hw.quantize.freeze import Frozen, freeze, load_frozen, quant_net, run_frozen
+from srq_hw.quantize.freeze import Frozen, freeze, load_frozen, quant_net
 from srq_hw.quantize.plan import QuantPlan
 from srq_hw.quantize.ptq import Quantized, quantize
 from srq_hw.simulate import reference
@@ -112,14 +113,8 @@ def prove(quantized: Quantized, frozen: Frozen, graph: IntGraph, target: Target,
     side = min(most, max(least, math.isqrt(int(PARITY_MACS / max(macs_per_pixel(graph), 1)))), *image.shape[:2])
     crop = centre(image, side, side)
     model = load_frozen(quant_net(quantized.plan, quantized.calibration, target), frozen)
-    left, right = run_frozen(model, frozen, crop), reference.trace(graph, crop)
-    if "image_quant" in quantized.plan.points:
-        right["image_quant"] = right[graph.input]
-    missing = {node.output for node in graph.nodes if node.op == "Requant"} | {graph.output}
-    missing -= left.keys()
-    if missing:
-        raise RunError(f"parity: the Brevitas model makes no {', '.join(sorted(missing))} to compare with")
-    model_side = compare(left, right)
+    right = reference.trace(graph, crop)
+    model_side = frozen_against_reference(model, frozen, graph, crop, right)
     if not model_side.equal:
         raise RunError(f"parity: the frozen Brevitas model and the reference simulator differ: {model_side.first}")
     fast = compare({graph.output: compile_graph(graph).run(crop)}, right)

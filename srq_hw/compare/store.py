@@ -14,7 +14,15 @@ from srq_hw.pipeline.engine import PACKAGES, sha256_file, sha256_json, write_jso
 #: what a figure depends on: another version of any of it never reuses a record
 SOURCES = (
     *("networks", "normalform", "quantize", "exchange", "graph", "simulate", "evaluate"),
-    *("fixedpoint.py", "parity.py", "target.py", "compare/sets.py", "compare/floats.py", "compare/measure.py"),
+    *(
+        "fixedpoint.py",
+        "parity.py",
+        "proof.py",
+        "target.py",
+        "compare/sets.py",
+        "compare/floats.py",
+        "compare/measure.py",
+    ),
 )
 
 

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from srq_hw.errors import RunError
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
 from srq_hw.exchange.qonnx_export import export_qonnx, save_model
@@ -21,7 +20,8 @@ from srq_hw.parity import Comparison, compare
 from srq_hw.pipeline import hardware, pictures
 from srq_hw.pipeline.engine import RESULTS, STATE, Step, sha256_file, write_json
 from srq_hw.pipeline.session import Session, image_sha256
-from srq_hw.quantize.freeze import load_frozen, run_frozen
+from srq_hw.proof import frozen_against_reference
+from srq_hw.quantize.freeze import load_frozen
 from srq_hw.quantize.store import FILES as QUANTIZED
 from srq_hw.quantize.store import save_quantized
 from srq_hw.simulate import reference
@@ -147,17 +147,9 @@ def _parity(session: Session) -> Step:
     def work() -> dict[str, Any]:
         net = load_frozen(session.quant_net(), session.frozen)
         image = session.parity_image
-        left = run_frozen(net, session.frozen, image)
         right = reference.trace(session.graph, image)
-        image_point = session.plan.points.get("image_quant")
-        if image_point is not None:
-            right["image_quant"] = right[session.graph.input]
-        unknown = {node.output for node in session.graph.nodes if node.op == "Requant"} | {session.graph.output}
-        unknown -= left.keys()
-        if unknown:
-            raise RunError(f"parity: the Brevitas model makes no {', '.join(sorted(unknown))} to compare with")
-        where = {"image": session.pairs[0].name, "size": list(image.shape[:2])}
-        return where | comparison_json(compare(left, right))
+        found = frozen_against_reference(net, session.frozen, session.graph, image, right)
+        return {"image": session.pairs[0].name, "size": list(image.shape[:2])} | comparison_json(found)
 
     def material() -> Any:
         return {"network": session.network_sha256, "target": session.target.sha256, "image": session.pairs_sha256}

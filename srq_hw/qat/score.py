@@ -15,7 +15,8 @@ from srq_hw.evaluate.metrics import psnr_y, ssim_y
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.networks.loading import FloatNetwork, run_float
 from srq_hw.parity import Comparison, compare
-from srq_hw.quantize.freeze import freeze, load_frozen, quant_net, run_frozen
+from srq_hw.proof import frozen_against_reference
+from srq_hw.quantize.freeze import freeze, load_frozen, quant_net
 from srq_hw.quantize.ptq import Quantized
 from srq_hw.simulate import reference
 from srq_hw.simulate.fast import compile_graph
@@ -65,7 +66,7 @@ def require_parity(quantized: Quantized, target: Target, crop: Image) -> tuple[C
     program = compile_graph(graph)
     fast = program.trace(crop) | {graph.output: program.run(crop)}
     found = (
-        compare(run_frozen(model, frozen, crop), right | {"image_quant": right[graph.input]}),
+        frozen_against_reference(model, frozen, graph, crop, right),
         compare({name: fast[name] for name in right if name in fast}, right),
     )
     for who, comparison in zip(("frozen Brevitas model", "fast simulator"), found, strict=True):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from srq_hw.compare import measure
+from srq_hw import proof
 from srq_hw.compare.measure import as_image, graph_path, make_program, read_program, read_scores, score_program
 from srq_hw.compare.options import CompareOptions, Widths
 from srq_hw.compare.run import make_grid
@@ -67,8 +67,8 @@ def test_a_wrong_model_is_found(options: CompareOptions, monkeypatch: pytest.Mon
         found["first_quant" if "first_quant" in found else next(reversed(found))][0, 0, 0, 0] += 1
         return found
 
-    right = measure.run_frozen
-    monkeypatch.setattr(measure, "run_frozen", moved)
+    right = proof.run_frozen
+    monkeypatch.setattr(proof, "run_frozen", moved)
     with pytest.raises(RunError, match="Brevitas model and the reference simulator differ"):
         make_program(make_grid(options).cells[0], options.out)
 
