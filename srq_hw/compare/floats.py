@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from srq_hw.graph.taps import filter_taps
 from srq_hw.networks.loading import FloatNetwork, run_levels
-from srq_hw.normalform.normal import NormalNet, channel_counts
+from srq_hw.normalform.normal import NormalNet, channel_counts, upscales
 from srq_hw.simulate.tiles import tiles
 
 Image = NDArray[np.uint8] | NDArray[np.float64]
@@ -16,15 +16,6 @@ Image = NDArray[np.uint8] | NDArray[np.float64]
 FLOAT_BYTES = 1 << 30
 #: feature maps of the widest layer that are alive at a time: input, output, im2col or a skip, and one to spare
 ALIVE = 4
-
-
-def upscales(net: NormalNet) -> dict[str, int]:
-    """Layer -> pixels of its output per pixel of the image, along one side."""
-    found: dict[str, int] = {}
-    for layer in net.layers:
-        own = layer.factor if layer.op in ("shuffle", "resize", "filter") else 1
-        found[layer.name] = own * (found[layer.inputs[0]] if layer.inputs else 1)
-    return found
 
 
 def receptive_radius(net: NormalNet) -> int:

@@ -14,7 +14,7 @@ from srq_hw.errors import InputError
 from srq_hw.evaluate.colour import network_view
 from srq_hw.evaluate.datasets import Pair, make_pair
 from srq_hw.evaluate.images import list_images, read_rgb
-from srq_hw.evaluate.metrics import SSIM_WINDOW
+from srq_hw.evaluate.metrics import SSIM_WINDOW, least_side
 from srq_hw.pipeline.engine import sha256_json
 from srq_hw.pipeline.session import image_sha256
 from srq_hw.yamlfile import did_you_mean
@@ -73,7 +73,7 @@ def _folder(entry: str, data: Path) -> Path:
 
 def _require_size(images: ImageSet, scale: int) -> None:
     """The same limit as `srq-hw evaluate` has: SSIM's window must fit behind the border that is cut off."""
-    least = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale
+    least = least_side(scale)
     if min(images.smallest) < least:
         height, width = images.smallest
         raise InputError(

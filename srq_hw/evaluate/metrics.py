@@ -20,6 +20,11 @@ _PEAK = 255.0
 SSIM_WINDOW = 11  # pixels a side
 
 
+def least_side(scale: int) -> int:
+    """Smallest side of an image that can be scored at a scale: SSIM's window behind the border, a multiple of it."""
+    return -(-(SSIM_WINDOW + 2 * scale) // scale) * scale
+
+
 def rgb_to_y(image: NDArray[np.uint8]) -> Float64:
     """Luma (H, W) in 16..235, float64 and not rounded, of a uint8 RGB image (H, W, 3)."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from srq_hw.backends.finn.estimate import mvu_lanes
 from srq_hw.backends.finn.memory import LUT_ROWS, ramb18
 from srq_hw.errors import InputError
-from srq_hw.normalform.normal import NormalNet, channel_counts
+from srq_hw.normalform.normal import NormalNet, channel_counts, upscales
 from srq_hw.target import Resources, Target
 
 Widths = Mapping[str, tuple[int, int]]
@@ -76,15 +76,6 @@ class CostModel:
         """One number for a plot: the mean of the axes."""
         spent = self.spent(shapes, widths)
         return sum(spent.values()) / len(spent)
-
-
-def upscales(net: NormalNet) -> dict[str, int]:
-    """Layer -> pixels of its output per pixel of the image, along one side."""
-    found: dict[str, int] = {}
-    for layer in net.layers:
-        own = layer.factor if layer.op in ("shuffle", "resize", "filter") else 1
-        found[layer.name] = own * (found[layer.inputs[0]] if layer.inputs else 1)
-    return found
 
 
 def conv_shapes(net: NormalNet) -> dict[str, Shape]:

@@ -22,7 +22,7 @@ from srq_hw.errors import InputError
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.mixed.costs import CostModel, Frame, Shape, conv_shapes, cost_model
 from srq_hw.mixed.solve import Budget, Choices, solve
-from srq_hw.normalform.normal import NormalNet, evaluate
+from srq_hw.normalform.normal import NormalNet, evaluate, upscales
 from srq_hw.quantize.calibrate import sample_patches
 from srq_hw.quantize.equalize import equalize
 from srq_hw.quantize.freeze import freeze
@@ -312,8 +312,6 @@ def decibels(error: float) -> float:
 
 
 def _upscale(net: NormalNet) -> int:
-    from srq_hw.mixed.costs import upscales
-
     return upscales(net)[net.output]
 
 

@@ -97,6 +97,15 @@ def channel_counts(layers: Sequence[Layer], image_channels: int) -> dict[str, in
     return found
 
 
+def upscales(net: NormalNet) -> dict[str, int]:
+    """Layer -> pixels of its output per pixel of the image, along one side."""
+    found: dict[str, int] = {}
+    for layer in net.layers:
+        own = layer.factor if layer.op in ("shuffle", "resize", "filter") else 1
+        found[layer.name] = own * (found[layer.inputs[0]] if layer.inputs else 1)
+    return found
+
+
 def fold(net: NormalNet) -> NormalNet:
     """Remove every affine and clamp layer and let the network speak grey levels (0..255 in and out).
 

@@ -11,7 +11,7 @@ from srq_hw.evaluate.colour import unrounded_luma
 from srq_hw.evaluate.datasets import Pair, make_pair
 from srq_hw.evaluate.demo import demo_images
 from srq_hw.evaluate.images import list_images, read_rgb
-from srq_hw.evaluate.metrics import SSIM_WINDOW
+from srq_hw.evaluate.metrics import SSIM_WINDOW, least_side
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
 from srq_hw.graph.ir import IntGraph
@@ -84,7 +84,7 @@ def _pairs(data: Path | None, scale: int) -> tuple[int, Iterator[Pair]]:
 def _pair(path: Path, scale: int) -> Pair:
     """A user's image with its low-resolution version; InputError where too little is left for SSIM's window."""
     image = read_rgb(path)
-    wanted = -(-(SSIM_WINDOW + 2 * scale) // scale) * scale
+    wanted = least_side(scale)
     if min(image.shape[:2]) < wanted:
         raise InputError(
             f"{path}: {image.shape[1]}x{image.shape[0]} pixels; at least {wanted}x{wanted} are needed to score "

@@ -26,10 +26,10 @@ from srq_hw.quantize.bias import correct_bias, with_biases
 from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.freeze import Frozen, freeze, quant_net
 from srq_hw.quantize.plan import QuantPlan
-from srq_hw.quantize.requant import BIAS_SIGNIFICANT_BITS
+from srq_hw.quantize.requant import BIAS_SIGNIFICANT_BITS, shifts_only
 from srq_hw.quantize.stepwise import batches
 from srq_hw.quantize.tuning import Tuning, with_weights
-from srq_hw.quantize.weight_search import importance_of, input_power, per_channel, shifts_only
+from srq_hw.quantize.weight_search import importance_of, input_power, per_channel
 from srq_hw.target import Target
 
 Image = npt.NDArray[np.uint8]

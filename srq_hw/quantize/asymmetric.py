@@ -13,6 +13,7 @@ from srq_hw.quantize.clipping import clip_bounds
 from srq_hw.quantize.histogram import Histogram, merge
 from srq_hw.quantize.plan import QuantPlan, zero_point_groups
 from srq_hw.quantize.recipe import Recipe
+from srq_hw.quantize.requant import shifts_only
 from srq_hw.target import Target
 
 Bounds = tuple[float, float]
@@ -29,7 +30,7 @@ def asymmetric_scales(
     multiple = COMMUTES_WITH.get(target.integer.requant.rounding)
     scales: dict[str, float] = {}
     zero_points: dict[str, int] = {}
-    if multiple is None or target.integer.requant.kind == "pow2":
+    if multiple is None or shifts_only(target):
         return scales, zero_points
     for group in sorted(zero_point_groups(plan)):
         points = [(name, point) for name, point in plan.points.items() if point.group == group]

@@ -18,6 +18,7 @@ from srq_hw.quantize.image_search import refine
 from srq_hw.quantize.joint_search import joint_search
 from srq_hw.quantize.plan import QuantPlan, QuantPoint, with_zero_points
 from srq_hw.quantize.recipe import Recipe
+from srq_hw.quantize.requant import shifts_only
 from srq_hw.quantize.weight_search import importance_of, input_power, legal_steps, power_of_two, weight_steps
 from srq_hw.target import Target
 
@@ -121,7 +122,7 @@ def _activation_scales(
     plan: QuantPlan, target: Target, recipe: Recipe, seen: dict[str, list[Histogram]]
 ) -> tuple[dict[str, float], dict[str, Range]]:
     """Bounds per quantizer, then one step per group: the widest need of its members decides."""
-    pow2 = target.integer.requant.kind == "pow2"
+    pow2 = shifts_only(target)
     scales: dict[str, float] = {}
     ranges: dict[str, Range] = {}
     for name, point in plan.points.items():

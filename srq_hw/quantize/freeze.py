@@ -18,7 +18,7 @@ from srq_hw.normalform.normal import Layer
 from srq_hw.quantize.brevitas_layers import QuantNet
 from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.plan import PASS_THROUGH, QuantPlan, QuantPoint, with_zero_points
-from srq_hw.quantize.requant import multiplier_bits, multipliers, significant, slope_multipliers
+from srq_hw.quantize.requant import multiplier_bits, multipliers, shifts_only, significant, slope_multipliers
 from srq_hw.quantize.scales import solve_scales
 from srq_hw.quantize.sums import align, exact_step
 from srq_hw.target import Target
@@ -147,7 +147,7 @@ def _slopes(plan: QuantPlan, layer: Layer, multiplier: Int, shift: Int, target: 
     limits = target.integer.ops.Requant
     if limits is None or "prelu" not in limits.activations:
         raise InputError(f"{where}: target {target.name} has no PReLU (integer.ops.Requant.activations); use ReLU")
-    if target.integer.requant.kind == "pow2" and limits.slope_bits is None:
+    if shifts_only(target) and limits.slope_bits is None:
         raise InputError(f"{where}: a PReLU needs a multiplier, target {target.name} only shifts; use ReLU")
     if slope.min() < limits.slope_min or slope.max() > limits.slope_max:
         raise InputError(

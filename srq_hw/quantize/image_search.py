@@ -19,10 +19,10 @@ from srq_hw.quantize.calibration import Calibration, Range
 from srq_hw.quantize.freeze import edges_of, quant_net
 from srq_hw.quantize.plan import QuantPlan
 from srq_hw.quantize.recipe import ImageSearch
-from srq_hw.quantize.requant import multiplier_bits
+from srq_hw.quantize.requant import multiplier_bits, shifts_only
 from srq_hw.quantize.scales import solve_scales
 from srq_hw.quantize.stepwise import Stepwise, Values, batches
-from srq_hw.quantize.weight_search import legal_steps, shifts_only
+from srq_hw.quantize.weight_search import legal_steps
 from srq_hw.target import Target
 
 Image = npt.NDArray[np.uint8]

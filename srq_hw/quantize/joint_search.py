@@ -20,6 +20,7 @@ from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.image_search import with_scales
 from srq_hw.quantize.plan import QuantPlan, QuantPoint
 from srq_hw.quantize.recipe import WeightMethod
+from srq_hw.quantize.requant import shifts_only
 from srq_hw.quantize.weight_search import (
     alive,
     as_tensor,
@@ -29,7 +30,6 @@ from srq_hw.quantize.weight_search import (
     per_channel,
     power_of_two,
     quantize_rows,
-    shifts_only,
 )
 from srq_hw.target import Target
 

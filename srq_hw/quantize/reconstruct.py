@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from srq_hw.errors import RunError
-from srq_hw.normalform.normal import NormalNet, evaluate
+from srq_hw.normalform.normal import evaluate, upscales
 from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.plan import QuantPlan
 from srq_hw.quantize.recipe import Rates, Reconstruct
@@ -53,7 +53,7 @@ def reconstruct(
     features = feature_points(plan) if options.features and not options.detach else {}
     rng = np.random.default_rng(options.seed)
     total = sum(phase.iterations for phase in options.phases)
-    side = max(LEAST_SIDE, options.crop // upscale_of(plan.net))
+    side = max(LEAST_SIDE, options.crop // upscales(plan.net)[plan.net.output])
     pool = draw_pool(plan, images, min(options.pool, total * options.batch), side, rng, tuple(features))
     done = 0
     for phase in options.phases:
@@ -129,15 +129,6 @@ def _optimizer(tuning: Tuning, rates: Rates) -> torch.optim.Adam:
             for parameter, unit in zip(tuning.parameters[kind], tuning.units[kind], strict=True)
         ]
     )
-
-
-def upscale_of(net: NormalNet) -> int:
-    """Output pixels per image pixel, each way."""
-    scale: dict[str, int] = {}
-    for layer in net.layers:
-        grows = layer.factor if layer.op in ("shuffle", "resize", "filter") else 1
-        scale[layer.name] = grows * (scale[layer.inputs[0]] if layer.inputs else 1)
-    return scale[net.output]
 
 
 def cosine(part: float, last: float) -> float:

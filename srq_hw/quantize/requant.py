@@ -34,6 +34,11 @@ def significant(values: Real) -> Int:
     return np.array([one(float(value)) for value in values.reshape(-1)], np.int64).reshape(values.shape)
 
 
+def shifts_only(target: Target) -> bool:
+    """Whether every scale must be a power of two."""
+    return target.integer.requant.kind == "pow2"
+
+
 def multiplier_bits(target: Target) -> int:
     """Width of the multiplier; 1 for a target that only shifts."""
     rule = target.integer.requant
@@ -46,7 +51,7 @@ def multipliers(ratios: Real, target: Target) -> tuple[Int, Int]:
     ValueError where a shift-only target cannot meet a ratio.
     """
     pairs = [canonical_dyadic(*dyadic(float(ratio), multiplier_bits(target))) for ratio in ratios]
-    if target.integer.requant.kind == "pow2":
+    if shifts_only(target):
         for ratio, (m, s) in zip(ratios, pairs, strict=True):
             if abs(m * 2.0**-s / ratio - 1) > POW2_TOLERANCE:
                 raise ValueError(f"scale ratio {ratio:g} is no power of two, and target {target.name} only shifts")

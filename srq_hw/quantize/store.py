@@ -21,8 +21,8 @@ from srq_hw.quantize.calibration import Calibration, Range
 from srq_hw.quantize.plan import QuantPlan, make_plan
 from srq_hw.quantize.policy import LayerPolicy
 from srq_hw.quantize.ptq import Quantized
+from srq_hw.quantize.requant import shifts_only
 from srq_hw.quantize.tuning import with_weights
-from srq_hw.quantize.weight_search import shifts_only
 from srq_hw.target import Target
 
 CALIBRATION = "calibration.json"

@@ -24,7 +24,8 @@ from srq_hw.quantize.equalize import by_weight, channel_classes, scale_channels
 from srq_hw.quantize.fakequant import FakeQuant, FakeQuantConv
 from srq_hw.quantize.freeze import quant_net
 from srq_hw.quantize.plan import QuantPlan, QuantPoint, with_zero_points
-from srq_hw.quantize.weight_search import legal_steps, per_channel, shifts_only
+from srq_hw.quantize.requant import shifts_only
+from srq_hw.quantize.weight_search import legal_steps, per_channel
 from srq_hw.target import Target
 
 Real = npt.NDArray[np.float64]

@@ -14,6 +14,7 @@ import torch
 from srq_hw.fixedpoint import int_range
 from srq_hw.normalform.normal import Layer, NormalNet, evaluate
 from srq_hw.quantize.recipe import WeightMethod
+from srq_hw.quantize.requant import shifts_only
 from srq_hw.target import Target
 
 Image = npt.NDArray[np.uint8]
@@ -27,11 +28,6 @@ SMALLEST_FRACTION = 0.25
 def per_channel(target: Target) -> bool:
     """Whether a convolution has one weight scale per output channel; a target that only shifts has one per tensor."""
     return target.integer.weights.granularity == "channel" and not shifts_only(target)
-
-
-def shifts_only(target: Target) -> bool:
-    """Whether every scale must be a power of two."""
-    return target.integer.requant.kind == "pow2"
 
 
 def minmax_steps(rows: Real, bits: int) -> Real:

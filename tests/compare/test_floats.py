@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from srq_hw.compare import floats
-from srq_hw.compare.floats import bytes_per_pixel, float_side, receptive_radius, run_tiled, upscales
+from srq_hw.compare.floats import bytes_per_pixel, float_side, receptive_radius, run_tiled
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.networks.loading import load_network, run_levels
+from srq_hw.normalform.normal import upscales
 from srq_hw.normalform.trace import normalize
 from srq_hw.quantize.calibrate import calibrate
 from srq_hw.quantize.freeze import freeze
