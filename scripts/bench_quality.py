@@ -118,7 +118,7 @@ def run(
         net = load_network(name, weights)
         material = prepare(
             net,
-            calibration_images(calibration.folders, net.scale, calibration.count),
+            calibration_images(calibration.folders, net.scale, recipe),
             recipe,
             bench.out / "networks" / name,
         )

@@ -157,13 +157,27 @@ def _joined(skip: nn.Module | None, source: Tensor, output: Tensor) -> Tensor:
     return found
 
 
-def calibration_images(folders: Sequence[Path], scale: int, needed: int) -> list[Image]:
-    """Low-resolution versions of images drawn from the folders, as many as there are patches (or fewer)."""
+def calibration_images(folders: Sequence[Path], scale: int, recipe: Recipe) -> list[Image]:
+    """Low-resolution versions of images drawn from the folders, as many as there are patches (or fewer).
+
+    Only images that hold a whole patch: some calibrators (onnxruntime's Percentile) want all inputs of one size.
+    """
     paths = [path for folder in folders for path in list_images(folder)]
     if not paths:
         raise InputError("--calibration: no images; name a folder of high-resolution images")
-    order = np.random.default_rng(0).permutation(len(paths))[:needed]
-    return [downscale(read_rgb(paths[index]), scale) for index in sorted(order)]
+    found: dict[int, Image] = {}
+    for index in np.random.default_rng(0).permutation(len(paths)):
+        image = downscale(read_rgb(paths[index]), scale)
+        if min(image.shape[:2]) >= recipe.patches.size:
+            found[int(index)] = image
+        if len(found) == recipe.patches.count:
+            break
+    if not found:
+        raise InputError(
+            f"--calibration: no image of the {len(paths)} is {recipe.patches.size * scale} pixels wide and high; "
+            "lower --patch-size or name another folder"
+        )
+    return [found[index] for index in sorted(found)]
 
 
 def patch_recipe(count: int, size: int, seed: int) -> Recipe:
