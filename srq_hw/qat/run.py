@@ -26,9 +26,13 @@ from srq_hw.qat.score import Score, float_score, integer_score, require_parity
 from srq_hw.qat.student import Student
 from srq_hw.qat.train import best_epoch, train
 from srq_hw.qat.workers import Workers, join_workers
+from srq_hw.quantize.accumulator import fit_accumulators
+from srq_hw.quantize.calibrate import sample_patches
+from srq_hw.quantize.held import Bound
 from srq_hw.quantize.ptq import Quantized, quantize
 from srq_hw.quantize.recipe import Recipe
 from srq_hw.quantize.store import load_quantized, save_quantized
+from srq_hw.quantize.weight_search import input_power
 from srq_hw.target import Target, load_target
 
 Progress = Callable[[int, int], None]
@@ -101,17 +105,25 @@ def _run(options: QatOptions, job: _Job, workers: Workers, progress: Progress | 
         _start(options, job, progress)
     workers.wait()
     start = load_quantized(options.out / START, job.normal, job.target)
-    student = Student(start, job.target, options.quantizer)
+    bits, patches = job.recipe.accumulator_bits, sample_patches(job.training.low, job.recipe)
+    bound = Bound(bits, input_power(start.plan.net, patches)) if bits else None
+    student = Student(start, job.target, options.quantizer, bound)
+
+    def within(quantized: Quantized) -> Quantized:
+        """Nothing is changed where the last integers are proven to fit the recipe's accumulators."""
+        if not bits:
+            return quantized
+        return Quantized(*fit_accumulators(quantized.plan, quantized.calibration, job.target, bits, patches))
 
     def validate(quantized: Quantized) -> Score:
-        return integer_score(quantized, job.target, job.scored)
+        return integer_score(within(quantized), job.target, job.scored)
 
     state = train(
         student, job.training, options.schedule(), workers, validate, options.out, _settings(options, job), progress
     )
     if not workers.first:
         return None
-    return _finish(options, job, student, state)
+    return _finish(options, job, within(student.result(state.best)), state)
 
 
 def _start(options: QatOptions, job: _Job, progress: Progress | None) -> None:
@@ -128,8 +140,7 @@ def _start(options: QatOptions, job: _Job, progress: Progress | None) -> None:
     save_quantized(quantized, folder)
 
 
-def _finish(options: QatOptions, job: _Job, student: Student, state: Checkpoint) -> dict[str, Any]:
-    quantized = student.result(state.best)
+def _finish(options: QatOptions, job: _Job, quantized: Quantized, state: Checkpoint) -> dict[str, Any]:
     side = min(PARITY_SIDE, *job.scored[0].lr.shape[:2])
     crop = network_view(centre(job.scored[0].lr, side, side), job.network.channels)
     comparisons = require_parity(quantized, job.target, crop)

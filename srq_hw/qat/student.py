@@ -13,6 +13,7 @@ from srq_hw.errors import RunError
 from srq_hw.qat.rules import RULES, Grid, LearnedQuantizer
 from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.fakequant import FakeQuant
+from srq_hw.quantize.held import Bound, hold
 from srq_hw.quantize.plan import QuantPlan
 from srq_hw.quantize.ptq import Quantized
 from srq_hw.quantize.tuning import Tuning
@@ -57,17 +58,19 @@ class StepRates:
 
 
 class Student:
-    """A quantized network in training. ``rule``: a key of RULES.
+    """A quantized network in training. ``rule``: a key of RULES; ``bound``: accumulators that its weights stay within.
 
     net: the QuantNet; learned: every learned tensor by name ("weights/<conv>", "activations/<group>", ...).
     """
 
-    def __init__(self, start: Quantized, target: Target, rule: str) -> None:
+    def __init__(self, start: Quantized, target: Target, rule: str, bound: Bound | None = None) -> None:
         self.tuning = Tuning(start.plan, start.calibration, target)
         self.net = self.tuning.net
         self.rule = RULES[rule]
         self.quantizers = self._replace_quantizers(target.integer.requant.rounding)
         self._count_in_steps()
+        if bound:
+            hold(self.tuning, bound)
         self.tuning.learn(KINDS)
         names = {kind: self.tuning.convs() for kind in KINDS}
         names |= {"activations": self.tuning.free, "channels": ["all"]}

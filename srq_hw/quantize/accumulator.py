@@ -9,26 +9,25 @@ ones that cost least first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.utils import parametrize
 
 from srq_hw.errors import RunError
 from srq_hw.fixedpoint import bits_for, int_range
-from srq_hw.normalform.normal import channel_counts, evaluate
+from srq_hw.normalform.normal import Layer, channel_counts, evaluate
 from srq_hw.quantize.bias import correct_bias, with_biases
 from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.freeze import Frozen, freeze, quant_net
 from srq_hw.quantize.plan import QuantPlan
 from srq_hw.quantize.requant import BIAS_SIGNIFICANT_BITS, shifts_only
+from srq_hw.quantize.shrink import Inputs, shrink
 from srq_hw.quantize.stepwise import batches
-from srq_hw.quantize.tuning import Tuning, with_weights
+from srq_hw.quantize.tuning import with_weights
 from srq_hw.quantize.weight_search import importance_of, input_power, per_channel
 from srq_hw.target import Target
 
@@ -36,8 +35,6 @@ Image = npt.NDArray[np.uint8]
 Real = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 
-#: halvings of the interval in which a threshold lies: what is left of it is far below a weight step
-HALVINGS = 44
 #: a step is tried at 2 ** (k / this) times its size
 STEPS_PER_OCTAVE = 4
 #: a step never grows by more octaves than this
@@ -46,18 +43,6 @@ OCTAVES = 20
 ATTEMPTS = 8
 #: input channels weigh at least this part of their mean power, so that what calibration never saw is not thrown away
 LEAST_POWER = 1e-2
-#: a weight this many steps from an integer is still rounded to it
-SAME_INTEGER = 0.49
-#: a weight at the end of its reach has no finite parameter: tanh gets as near as this
-FULL_REACH = 0.999
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """Smallest and largest integer that meets each weight of a convolution, float64 (O, K); 0 lies between."""
-
-    lo: Real
-    hi: Real
 
 
 def input_ranges(plan: QuantPlan, conv: str) -> Inputs:
@@ -101,45 +86,6 @@ def worst_case(weight: Int, bias: Int, inputs: Inputs) -> tuple[Int, Int]:
     )
 
 
-# --- the projection -----------------------------------------------------------------------------------------------
-
-
-def shrink(
-    values: Tensor, inputs: tuple[Tensor, Tensor], room: tuple[Tensor, Tensor], relief: Tensor, lo: int, hi: int
-) -> Tensor:
-    """Whole numbers of lo..hi near the values whose worst sums fit: soft thresholds, one per row and side.
-
-    All float64. Each value is rounded, then loses whole steps until the sums fit. values (O, K); inputs: lo <= 0 and
-    hi >= 0, (O, K); room: what the sum may reach downwards and upwards from the bias, (O,) each, >= 0; relief (O, K),
-    > 0: 1 / how much an error of the value counts.
-    """
-    rounded = torch.round(values).clamp(lo, hi)
-    signs, size = torch.sign(rounded), values.abs()
-    least, most = inputs
-    up = torch.where(signs > 0, most, -least)  # what one unit of size adds to the largest sum
-    down = torch.where(signs > 0, -least, most)
-
-    def at(threshold: Tensor) -> Tensor:
-        return torch.minimum(rounded.abs(), torch.ceil((size - threshold).clamp_min(0.0) - 0.5).clamp_min(0.0))
-
-    held = torch.zeros_like(values)
-    for gain, limit in ((up, room[1]), (down, room[0])):
-        pull = relief * gain / gain.amax(1, keepdim=True).clamp_min(1.0)
-        none, all_of_it = torch.zeros(len(values), 1, dtype=values.dtype), _largest_threshold(size, pull)
-        for step in range(HALVINGS + 1):
-            middle = none if step == 0 else (none + all_of_it) / 2
-            good = ((at(held + middle * pull) * gain).sum(1) <= limit)[:, None]
-            none, all_of_it = torch.where(good, none, middle), torch.where(good, middle, all_of_it)
-        held = held + all_of_it * pull
-    return signs * at(held)
-
-
-def _largest_threshold(size: Tensor, pull: Tensor) -> Tensor:
-    """Of every row, the threshold that leaves nothing of what has a pull, (O, 1)."""
-    wanted = torch.where(pull > 0, (size + 1.0) / pull.clamp_min(torch.finfo(pull.dtype).tiny), torch.zeros_like(size))
-    return wanted.amax(1, keepdim=True)
-
-
 # --- one convolution ----------------------------------------------------------------------------------------------
 
 
@@ -161,48 +107,54 @@ def fit_weights(
     (rounded). bias: in accumulator steps at the given steps; room: smallest and largest sum; together: one step for all
     channels; pow2: steps grow by powers of two only.
     """
-    rows = torch.from_numpy(weight.reshape(len(weight), -1))
-    own = torch.from_numpy(steps)[:, None]
-    ends = (torch.from_numpy(inputs.lo), torch.from_numpy(inputs.hi))
-    importance = torch.from_numpy(np.broadcast_to(power, weight.shape).reshape(len(weight), -1).copy())
-    real_bias = torch.from_numpy(bias)
-    best = torch.zeros_like(rows)
-    factor = torch.ones(len(rows), 1, dtype=torch.float64)
-    least = torch.full((len(rows),), torch.inf, dtype=torch.float64)
+    rows, own = weight.reshape(len(weight), -1), steps[:, None]
+    importance = np.broadcast_to(power, weight.shape).reshape(len(weight), -1)
+    best, factor, least = np.zeros_like(rows), np.ones((len(rows), 1)), np.full(len(rows), np.inf)
     octave = 1 if pow2 else STEPS_PER_OCTAVE
     for index in range(OCTAVES * octave + 1):
         growth = 2.0 ** (index / octave)
-        down, up = real_bias / growth - room[0], room[1] - real_bias / growth
+        down, up = bias / growth - room[0], room[1] - bias / growth
         possible = (down >= 0) & (up >= 0)
         values = rows / (own * growth)
-        free = (down.clamp_min(0.0), up.clamp_min(0.0))
-        whole = shrink(values, ends, free, 1 / importance, *int_weights)
-        error = (importance * (rows - whole * own * growth).square()).sum(1)
-        error = torch.where(possible, error, torch.inf)
+        whole, _ = shrink(values, inputs, (np.maximum(down, 0), np.maximum(up, 0)), 1 / importance, *int_weights)
+        error = np.where(possible, (importance * (rows - whole * own * growth) ** 2).sum(1), np.inf)
         if together:
-            error = error.sum().expand(len(rows))
+            error = np.full(len(rows), error.sum())
         better = error < least
-        best = torch.where(better[:, None], whole * own * growth, best)
-        factor = torch.where(better[:, None], growth, factor)
-        least = torch.where(better, error, least)
-        untouched = torch.round(values).clamp(*int_weights)
-        if bool(possible.all()) and bool((untouched == whole).all()):
+        best = np.where(better[:, None], whole * own * growth, best)
+        factor = np.where(better[:, None], growth, factor)
+        least = np.where(better, error, least)
+        if possible.all() and (np.clip(np.rint(values), *int_weights) == whole).all():
             break  # nothing is lost any more: larger steps are only coarser
-    if not bool(torch.isfinite(least).all()):
-        raise RunError(f"a bias of {float(np.abs(bias).max()):g} accumulator steps leaves no room for any weight")
-    return best.numpy().reshape(weight.shape), (own * factor).numpy().reshape(-1)
+    if not np.isfinite(least).all():
+        raise RunError(
+            f"a bias of {float(np.abs(bias).max()):g} accumulator steps leaves no room for any weight between "
+            f"{room[0]:g} and {room[1]:g}; allow more (accumulator_bits of the recipe)"
+        )
+    return best.reshape(weight.shape), (own * factor).reshape(-1)
 
 
 # --- a network ----------------------------------------------------------------------------------------------------
 
 
-def accumulator_bits(plan: QuantPlan, frozen: Frozen) -> dict[str, int]:
+def accumulator_bits(frozen: Frozen) -> dict[str, int]:
     """Signed width that holds every sum of each convolution, from its integers and the types of its inputs."""
     found = {}
     for name, conv in frozen.convs.items():
-        lo, hi = worst_case(conv.weight, conv.bias, input_ranges(plan, name))
+        lo, hi = worst_case(conv.weight, conv.bias, input_ranges(frozen.plan, name))
         found[name] = bits_for(int(lo.min()), int(hi.max()), signed=True)
     return found
+
+
+def error_weights(layer: Layer, power: Real) -> Real:
+    """How much an error of each weight counts, float64 (O, I/g, 1, 1), > 0; power: of the input channels, (I,)."""
+    seen = np.maximum(power, LEAST_POWER * power.mean())
+    return importance_of(layer, seen if seen.any() else np.ones_like(seen))
+
+
+def slack_of(bits: int) -> float:
+    """Room that rounding the bias may take of a sum of so many bits."""
+    return 2.0 + 2.0 ** (bits - BIAS_SIGNIFICANT_BITS)
 
 
 def fit_accumulators(
@@ -211,7 +163,8 @@ def fit_accumulators(
     """The network whose convolutions all sum within ``bits`` (or the target's accumulator where that is narrower).
 
     What is taken from the weights shifts the means of their outputs, so biases are corrected on the patches (uint8
-    (H, W, C)) before the last fit. Convolutions that fit stay as they are. RunError where a bias alone is too large.
+    (H, W, C)) before the last fit. Convolutions that fit stay as they are. RunError, with the layer, where no weight of
+    it or nothing beside its bias has room.
     """
     bits = min(bits, target.integer.accumulator.bits)
     fitted = _fit(plan, calibration, target, bits, patches)
@@ -236,29 +189,37 @@ def _fit(
     power: dict[str, Real] = {}
     for attempt in range(ATTEMPTS):
         frozen = freeze(plan, calibration, target)
-        wide = [name for name, wanted in accumulator_bits(plan, frozen).items() if wanted > bits]
+        wide = [name for name, wanted in accumulator_bits(frozen).items() if wanted > bits]
         if not wide:
             return plan, calibration
         power = power or input_power(plan.net, patches)
-        slack = 2.0 + 2.0 ** (bits - BIAS_SIGNIFICANT_BITS) + (hi * (1.5**attempt - 1) / 100)
+        slack = slack_of(bits) + hi * (1.5**attempt - 1) / 100
         weights = dict(calibration.weights)
         tensors: dict[str, tuple[Tensor, Tensor]] = {}
         for name in wide:
             layer, conv = plan.layer(name), frozen.convs[name]
             assert layer.weight is not None and layer.bias is not None
             real = layer.bias.numpy() / (conv.input_scale * conv.weight_scale)
-            seen = np.maximum(power[name], LEAST_POWER * power[name].mean())
-            weight, weights[name] = fit_weights(
-                layer.weight.numpy(),
-                calibration.weights[name],
-                real,
-                input_ranges(plan, name),
-                importance_of(layer, seen if seen.any() else np.ones_like(seen)),
-                int_range(plan.weight_bits_of(name), True, rules.weights.narrow_range),
-                (lo + slack, hi - slack),
-                not per_channel(target),
-                shifts_only(target),
-            )
+            try:
+                weight, weights[name] = fit_weights(
+                    layer.weight.numpy(),
+                    calibration.weights[name],
+                    real,
+                    input_ranges(frozen.plan, name),
+                    error_weights(layer, power[name]),
+                    int_range(plan.weight_bits_of(name), True, rules.weights.narrow_range),
+                    (lo + slack, hi - slack),
+                    not per_channel(target),
+                    shifts_only(target),
+                )
+            except RunError as problem:
+                raise RunError(f"network {plan.net.name}, layer {name}: {problem}") from None
+            if layer.weight.any() and not weight.any():
+                raise RunError(
+                    f"network {plan.net.name}, layer {name}: {bits} accumulator bits leave none of its weights; its "
+                    f"input alone has {plan.point_of(layer.inputs[0]).bits} bits. Allow more (accumulator_bits of the "
+                    "recipe) or give the layer's input fewer bits"
+                )
             tensors[name] = (torch.from_numpy(weight), layer.bias)
         plan = with_weights(plan, tensors)
         calibration = replace(calibration, weights=weights)
@@ -282,45 +243,3 @@ def nearest(
                 total += float(gap.double().square().sum())
         errors.append(total)
     return candidates[int(np.argmin(errors))]
-
-
-# --- training -----------------------------------------------------------------------------------------------------
-
-
-def hold_integers(tuning: Tuning) -> Callable[[], None]:
-    """A function that keeps the integer weights of a network in training within those it starts from; steps may move.
-
-    To be called behind every optimiser's step, on a network that `fit_accumulators` made: no weight gets further from
-    0, or another sign, than its integer has now, so no sum grows but by what its bias moves. (The projection onto the
-    whole l1 ball instead, threshold after threshold, wears small weights away.)
-    """
-    limits: dict[str, tuple[Tensor, Tensor]] = {}
-    with torch.no_grad():
-        for name in tuning.convs():
-            whole = torch.round(tuning.net.conv(name).weight / _steps(tuning, name))
-            inside = torch.full_like(whole, SAME_INTEGER)
-            lower = torch.where(whole < 0, whole, torch.zeros_like(whole)) - inside
-            limits[name] = (lower, torch.where(whole > 0, whole, torch.zeros_like(whole)) + inside)
-
-    def hold() -> None:
-        with torch.no_grad():
-            for name, (lower, upper) in limits.items():
-                steps = _steps(tuning, name)
-                _set_weight(tuning.net.conv(name), (tuning.net.conv(name).weight / steps).clamp(lower, upper) * steps)
-
-    return hold
-
-
-def _steps(tuning: Tuning, conv: str) -> Tensor:
-    """What the weights of a convolution are divided by before they are rounded, broadcastable to them."""
-    return tuning._weight_step(tuning.plan.net_layer(conv))
-
-
-def _set_weight(conv: Any, weight: Tensor) -> None:
-    """Move a convolution's parameter so that its weight becomes this, or as near as its reach allows."""
-    if not parametrize.is_parametrized(conv, "weight"):
-        conv.weight.copy_(weight)
-        return
-    near = conv.parametrizations.weight[0]
-    part = ((weight - near.start) / near.span).clamp(-FULL_REACH, FULL_REACH)
-    conv.parametrizations.weight.original.copy_(torch.atanh(part))

@@ -2,6 +2,7 @@
 
 Gradient of x: straight through inside the range, 0 outside. Gradient of the step (LSQ, Esser et al., ICLR 2020): the
 rounding error inside, the bound outside. `Tuning` trains with it; freezing goes through the Brevitas layers as always.
+float32 on the CPU runs in compiled loops, everything else by torch: the same values and gradients of x to the last bit.
 """
 
 from __future__ import annotations
@@ -13,29 +14,41 @@ import torch
 from torch import Tensor, nn
 
 from srq_hw.fixedpoint import ROUNDINGS
+from srq_hw.quantize.fakequant_kernels import gradients, layout_of, quantize
+
+
+def _by_torch(x: Tensor, step: Tensor, lo: int, hi: int, rounding: str) -> tuple[Tensor, Tensor]:
+    """x / step, and that rounded and clamped: on any device, of any type and shape."""
+    ratio = x / step
+    whole = torch.round(ratio) if rounding == "half_even" else ROUNDINGS[rounding].real(ratio, torch)
+    return ratio, whole.clamp_(lo, hi) if whole is not ratio else whole.clamp(lo, hi)
 
 
 class _FakeQuant(torch.autograd.Function):
-    """y = clamp(round(x / step), lo, hi) * step."""
+    """y = clamp(round(x / step), lo, hi) * step; x itself is kept for the gradient, so it may not change until then."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor, lo: int, hi: int, rounding: str) -> Tensor:
-        ratio = x / step
-        whole = torch.round(ratio) if rounding == "half_even" else ROUNDINGS[rounding].real(ratio, torch)
-        whole = whole.clamp_(lo, hi) if whole is not ratio else whole.clamp(lo, hi)
-        ctx.save_for_backward(ratio, whole)
-        ctx.shape, ctx.lo, ctx.hi = step.shape, lo, hi
-        return whole * step
+        ctx.save_for_backward(x, step)
+        ctx.range, ctx.layout = (lo, hi, rounding), layout_of(x, step)
+        if ctx.layout is not None:
+            return quantize(x, step, lo, hi, rounding, ctx.layout)
+        return _by_torch(x, step, lo, hi, rounding)[1] * step
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = gradients
-        ratio, whole = ctx.saved_tensors
-        inside = ratio.clamp(ctx.lo, ctx.hi) == ratio
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = upstream
+        x, step = (tensor.detach() for tensor in ctx.saved_tensors)
+        lo, hi, rounding = ctx.range
+        if ctx.layout is not None and not gradient.requires_grad:  # else the gradient of a gradient is wanted
+            wanted = ctx.needs_input_grad[:2]
+            return *gradients(gradient, x, step, lo, hi, rounding, ctx.layout, wanted), None, None, None
+        ratio, whole = _by_torch(x, step, lo, hi, rounding)
+        inside = ratio.clamp(lo, hi) == ratio
         by_step = None
         if ctx.needs_input_grad[1]:
-            error = (ratio * inside).neg_().add_(whole).mul_(gradient)
-            by_step = error.sum_to_size(ctx.shape) if ctx.shape else error.sum()
+            error = (ratio * inside).neg_().add_(whole) * gradient
+            by_step = error.sum_to_size(step.shape) if step.dim() else error.sum()
         by_x = gradient * inside if ctx.needs_input_grad[0] else None
         return by_x, by_step, None, None, None
 

@@ -14,9 +14,11 @@ from srq_hw.quantize.bias import correct_bias, with_biases
 from srq_hw.quantize.calibrate import calibrate, sample_patches
 from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.equalize import equalize
+from srq_hw.quantize.held import Bound
 from srq_hw.quantize.plan import QuantPlan, make_plan
 from srq_hw.quantize.recipe import Recipe
 from srq_hw.quantize.reconstruct import reconstruct
+from srq_hw.quantize.weight_search import input_power
 from srq_hw.target import Target
 
 Image = npt.NDArray[np.uint8]
@@ -49,14 +51,17 @@ def quantize(
     plan = make_plan(net, target, weight_bits, act_bits, recipe.policy.layers(target))
     calibration = calibrate(plan, target, recipe, images, progress)
     bits, patches = recipe.accumulator_bits, sample_patches(images, recipe)
+    real, bound = plan, None
     if bits:
         plan, calibration = fit_accumulators(plan, calibration, target, bits, patches)
+        bound = Bound(bits, input_power(plan.net, patches))
     fitted = (plan, calibration)
-    if recipe.reconstruct:
-        plan, calibration = reconstruct(plan, calibration, target, images, recipe.reconstruct, progress)
+    if recipe.reconstruct:  # of what was fitted the steps and biases; the weights are fitted anew in every step
+        plan = with_biases(real, {layer.name: layer.bias for layer in plan.layers if layer.bias is not None})
+        plan, calibration = reconstruct(plan, calibration, target, images, recipe.reconstruct, progress, bound)
     if recipe.bias_correction:
         plan = with_biases(plan, correct_bias(plan, calibration, target, patches))
-    if bits:  # what was learned may not survive the second fit
+    if bits:  # proves the bound on the last integers; absurd rates may have learned worse than nothing
         learned = fit_accumulators(plan, calibration, target, bits, patches)
         plan, calibration = nearest((fitted, learned), target, patches)
     return Quantized(plan, calibration)

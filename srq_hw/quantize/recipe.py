@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -23,6 +24,13 @@ class Patches(_Part):
     count: Annotated[int, Field(ge=1, le=4096, description="Number of patches.")]
     size: Annotated[int, Field(ge=8, le=1024, description="Side of a patch, low-resolution pixels.")]
     seed: Annotated[int, Field(ge=0, description="Seed of the random positions; written into the report.")] = 0
+
+
+def by_width(table: Mapping[int, float] | None, bits: int) -> float | None:
+    """The value of a bit width: its own, else the next wider one's, else the widest's; None where there is no table."""
+    if not table:
+        return None
+    return table[min((width for width in table if width >= bits), default=max(table))]
 
 
 #: options of an activation method that a recipe names only where the method has them
@@ -80,10 +88,8 @@ class ActivationMethod(_Part):
         for name in ("percent", "steps", "decay", "released"):
             if getattr(self, name) is not None:
                 chosen[name] = getattr(self, name)
-        if self.p is not None:
-            wider = [width for width in sorted(self.p) if width >= bits]
-            chosen["p"] = self.p[wider[0] if wider else max(self.p)]
-        return chosen
+        p = by_width(self.p, bits)
+        return chosen if p is None else chosen | {"p": p}
 
 
 #: weight method -> (options it must have, options it may have)
@@ -218,6 +224,22 @@ class Reconstruct(_Part):
         int, Field(ge=16, le=2048, description="Side of a crop, pixels of the output; at least 16 of the image.")
     ] = 48
     pool: Annotated[int, Field(ge=1, le=65536, description="Different crops that are drawn.")] = 512
+    work: Annotated[
+        dict[int, Annotated[float, Field(gt=0)]] | None,
+        Field(
+            min_length=1,
+            description="By bit width: the phases last a whole number of times (1 to 40) as long as stated, until they "
+            "cost about so many 10^12 multiply-adds (forward passes; a value counts as 300): a small network learns "
+            "longer in the same time.",
+        ),
+    ] = None
+    stretched: Annotated[
+        dict[int, Annotated[float, Field(ge=0, le=1)]] | None,
+        Field(
+            min_length=1,
+            description="By bit width: part of the crops that are stretched in contrast, so that ranges hold for text.",
+        ),
+    ] = None
     features: Annotated[
         float, Field(ge=0, le=1000, description="Weight of the feature loss: attention maps behind every sum.")
     ] = 0.0
@@ -264,7 +286,10 @@ class Recipe(_Part):
     accumulator_bits: Annotated[
         int | None,
         Field(
-            ge=8, le=48, description="Every convolution's sums fit this signed width, whatever the image; none: as is."
+            ge=8,
+            le=48,
+            description="Every convolution's sums fit this signed width, whatever the image; `reconstruct` and QAT "
+            "learn within it. None: as is.",
         ),
     ] = None
 

@@ -9,29 +9,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from srq_hw.errors import RunError
-from srq_hw.normalform.normal import evaluate, upscales
+from srq_hw.normalform.normal import NormalNet, upscales
 from srq_hw.quantize.calibration import Calibration
+from srq_hw.quantize.crops import Image, Pool, attention, draw_pool
+from srq_hw.quantize.held import Bound, hold
 from srq_hw.quantize.plan import QuantPlan
-from srq_hw.quantize.recipe import Rates, Reconstruct
+from srq_hw.quantize.recipe import Rates, Reconstruct, by_width
 from srq_hw.quantize.tuning import KINDS, Tuning
 from srq_hw.target import Target
 
-Image = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
-#: crops that the float network sees at once
-POOL_BATCH = 16
 #: low-resolution pixels: in a smaller crop the zero padding is most of what the layers see
 LEAST_SIDE = 16
+#: a small network's phases become at most so many times as long as stated
+LONGEST = 40
+#: a value costs as much as so many multiply-adds: it is quantized, activated, moved, both ways. With it a second of
+#: training is the same amount of work on EDSR, SRResNet, CARN and IDN within a quarter.
+VALUE = 300
 #: PaC weighs its losses on images in 0..1; ours are in grey levels
 GREY_LEVELS = 255.0
 
@@ -43,24 +45,33 @@ def reconstruct(
     images: Sequence[Image],
     options: Reconstruct,
     progress: Progress | None = None,
+    bound: Bound | None = None,
 ) -> tuple[QuantPlan, Calibration]:
     """Plan and calibration after all phases. images: uint8 (H, W, C), low resolution; crops of them are drawn.
+
+    bound: the accumulators that the weights stay within all the way.
 
     Repeatable on one machine with one number of threads; float32 sums of another may round otherwise. RunError where
     the loss leaves the numbers.
     """
     tuning = Tuning(plan, calibration, target, options.reach)
+    if bound:
+        hold(tuning, bound)
     features = feature_points(plan) if options.features and not options.detach else {}
     rng = np.random.default_rng(options.seed)
-    total = sum(phase.iterations for phase in options.phases)
+    bits = min(plan.weight_bits, plan.act_bits)
     side = max(LEAST_SIDE, options.crop // upscales(plan.net)[plan.net.output])
-    pool = draw_pool(plan, images, min(options.pool, total * options.batch), side, rng, tuple(features))
+    times = longer(plan.net, options, bits, side)
+    total = times * sum(phase.iterations for phase in options.phases)
+    count, stretched = min(options.pool, total * options.batch), by_width(options.stretched, bits) or 0.0
+    pool = draw_pool(plan.net, images, count, side, rng, tuple(features), stretched)
     done = 0
     for phase in options.phases:
+        iterations = times * phase.iterations
         adam = _optimizer(tuning, phase.rates)
         first = [group["lr"] for group in adam.param_groups]
-        for iteration in range(phase.iterations):
-            fall = cosine(iteration / phase.iterations, phase.rates.last)
+        for iteration in range(iterations):
+            fall = cosine(iteration / iterations, phase.rates.last)
             for group, rate in zip(adam.param_groups, first, strict=True):
                 group["lr"] = rate * fall
             chosen = torch.from_numpy(rng.integers(len(pool.crops), size=options.batch))
@@ -86,39 +97,6 @@ def _lost(plan: QuantPlan, what: str, step: int) -> RunError:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Crops (N, C, s, s) with what the float network makes of them: outputs clamped to 0..255, and attention maps
-    (N, s*s * upscale**2) by layer."""
-
-    crops: Tensor
-    outputs: Tensor
-    maps: dict[str, Tensor]
-
-
-def draw_pool(
-    plan: QuantPlan,
-    images: Sequence[Image],
-    count: int,
-    side: int,
-    rng: np.random.Generator,
-    features: tuple[str, ...] = (),
-) -> Pool:
-    """Random crops and the float network's answers, worked out once."""
-    crops, outputs = [], []
-    maps: dict[str, list[Tensor]] = {name: [] for name in features}
-
-    def keep(name: str, value: Tensor) -> None:
-        if name in maps:
-            maps[name].append(attention(value))
-
-    with torch.no_grad():
-        for start in range(0, count, POOL_BATCH):
-            crops.append(draw_crops(images, min(POOL_BATCH, count - start), side, rng))
-            outputs.append(evaluate(plan.net, crops[-1], keep).clamp(0.0, 255.0))
-    return Pool(torch.cat(crops), torch.cat(outputs), {name: torch.cat(parts) for name, parts in maps.items()})
-
-
 def _optimizer(tuning: Tuning, rates: Rates) -> torch.optim.Adam:
     chosen = {kind: rate for kind in KINDS if (rate := getattr(rates, kind)) is not None}
     tuning.learn(chosen)
@@ -136,18 +114,23 @@ def cosine(part: float, last: float) -> float:
     return last + (1 - last) * 0.5 * (1 + math.cos(math.pi * part))
 
 
-def draw_crops(images: Sequence[Image], count: int, side: int, rng: np.random.Generator) -> Tensor:
-    """Random squares of random images, float32 (N, C, side, side), grey levels; mirrored outwards where too small."""
-    crops = []
-    for _ in range(count):
-        image = images[int(rng.integers(len(images)))]
-        height, width = image.shape[:2]
-        top = int(rng.integers(max(1, height - side + 1)))
-        left = int(rng.integers(max(1, width - side + 1)))
-        crop = image[top : top + side, left : left + side]
-        missing = (side - crop.shape[0], side - crop.shape[1])
-        crops.append(np.pad(crop, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric"))
-    return torch.from_numpy(np.stack(crops).astype(np.float32)).permute(0, 3, 1, 2)
+def longer(net: NormalNet, options: Reconstruct, bits: int, side: int) -> int:
+    """How many times as long as stated the phases last, to do the ``work`` that the recipe gives for a width."""
+    wanted = by_width(options.work, bits)
+    if wanted is None:
+        return 1
+    stated = sum(phase.iterations for phase in options.phases) * options.batch * work_of(net, side)
+    return min(max(1, round(wanted * 1e12 / stated)), LONGEST)
+
+
+def work_of(net: NormalNet, side: int) -> int:
+    """What a square image of that side costs in multiply-adds, those of VALUE for every value of a convolution's output
+    among them."""
+    scale, work = upscales(net), 0
+    for layer in net.layers:
+        if layer.weight is not None:
+            work += (layer.weight.numel() + VALUE * len(layer.weight)) * (side * scale[layer.name]) ** 2
+    return work
 
 
 def feature_points(plan: QuantPlan) -> dict[str, str]:
@@ -169,8 +152,3 @@ def _loss(tuning: Tuning, pool: Pool, chosen: Tensor, features: dict[str, str], 
         gaps = [F.mse_loss(attention(found[point]), pool.maps[name][chosen]) for name, point in features.items()]
         loss = loss + weight * GREY_LEVELS * torch.stack(gaps).mean()
     return loss
-
-
-def attention(values: Tensor) -> Tensor:
-    """Where a feature map (N, C, H, W) is strong: mean of squares over channels, L2-normalised, (N, H*W)."""
-    return F.normalize(values.square().mean(1).flatten(1), dim=1)

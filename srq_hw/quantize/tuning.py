@@ -149,7 +149,7 @@ class Tuning:
             self.net.set_quantizer(name, FakeQuant(step, *point.range, rules.requant.rounding))
         for name in self.convs():
             lo, hi = int_range(self.plan.weight_bits_of(name), True, rules.weights.narrow_range)
-            step = partial(self._weight_step, self.plan.net_layer(name))
+            step = partial(self.weight_step, self.plan.net_layer(name))
             self.net.stand_ins[name] = FakeQuantConv(self.net.conv(name), step, lo, hi)
 
     def _activation_step(self, point: QuantPoint) -> Tensor:
@@ -159,7 +159,7 @@ class Tuning:
             return step
         return step * self.channels.of(point.tensor).reshape(1, -1, 1, 1)
 
-    def _weight_step(self, conv: Layer) -> Tensor:
+    def weight_step(self, conv: Layer) -> Tensor:
         """Steps of a convolution's weights before their channels are scaled: step * factor out / factor in."""
         step: Tensor = self.net.weight_step(conv.name).value
         if not self.channels.learned:

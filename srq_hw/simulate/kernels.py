@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from srq_hw.graph.ir import Node
+from srq_hw.jit import jit
 
 Real = npt.NDArray[np.float64]
 
@@ -92,15 +92,6 @@ def requant_of(node: Node, channels: int, order: npt.NDArray[np.int64]) -> Requa
     return Requant(positive, negative, slopes, _RULES[node.str_attr("rounding")], zero_point, lo, hi)
 
 
-def _jit(function: Callable[..., None]) -> Callable[..., None]:
-    """numba.njit without the GIL; compiled code is kept on disk where there is a place for it."""
-    try:
-        compiled: Callable[..., None] = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # numba: "no locator available", neither the package nor the home can be written
-        compiled = numba.njit(nogil=True)(function)
-    return compiled
-
-
 # One kernel is compiled per (primitive, slopes) that a graph uses: with these fixed, the loop over the channels has no
 # branch left and becomes vector code, five times as fast. Compiling takes about half a second.
 
@@ -113,7 +104,7 @@ def requant_kernel(primitive: int, slopes: bool) -> Callable[..., None]:
     slopes: ``negative`` is in force below 0.
     """
 
-    @_jit
+    @jit
     def requant_rows(
         acc: Any,
         bias: Any,
@@ -160,7 +151,7 @@ def requant_kernel(primitive: int, slopes: bool) -> Callable[..., None]:
 def add_kernel(primitive: int, slopes: bool) -> Callable[..., None]:
     """Requantized ``a * a_factor + b * b_factor + constant`` of two byte maps; each map from its own row and column."""
 
-    @_jit
+    @jit
     def add_rows(
         a: Any,
         a_row: int,

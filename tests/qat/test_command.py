@@ -13,6 +13,8 @@ from srq_hw.cli import run
 from srq_hw.evaluate.images import write_png
 from srq_hw.networks.loading import load_network
 from srq_hw.normalform.trace import normalize
+from srq_hw.quantize.accumulator import accumulator_bits
+from srq_hw.quantize.freeze import freeze
 from srq_hw.quantize.store import load_quantized
 from srq_hw.target import load_target
 from tests.qat.tiny import smooth
@@ -100,3 +102,14 @@ def test_another_run_in_the_folder(qat: Qat) -> None:
     assert code == 2 and "--rate 0.05 there, 0.01 here" in " ".join(err.split()), err
     code, _, err = qat("--rate", "0.01", "--no-resume")
     assert code == 0, err
+
+
+def test_a_recipe_with_narrow_accumulators_holds_to_the_end(qat: Qat, folder: Path) -> None:
+    """What is saved fits the recipe's accumulators, and so do the integers that were scored."""
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(recipe.read_text() + "accumulator_bits: 11\n")
+    code, _, err = qat("--rate", "0.5")
+    assert code == 0, err
+    net, target = normalize(load_network("ownnets.small:net")), load_target("int-generic")
+    result = load_quantized(folder / "done", net, target)
+    assert max(accumulator_bits(freeze(result.plan, result.calibration, target)).values()) <= 11

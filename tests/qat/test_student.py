@@ -15,10 +15,13 @@ from srq_hw.qat.rules import RULES
 from srq_hw.qat.score import require_parity
 from srq_hw.qat.student import StepRates, Student
 from srq_hw.qat.train import image_loss, to_device
+from srq_hw.quantize.accumulator import accumulator_bits, fit_accumulators
 from srq_hw.quantize.fakequant import FakeQuantConv, fake_quant
 from srq_hw.quantize.freeze import freeze, quant_net
-from srq_hw.quantize.ptq import quantize
+from srq_hw.quantize.held import Bound
+from srq_hw.quantize.ptq import Quantized, quantize
 from srq_hw.quantize.recipe import Policy
+from srq_hw.quantize.weight_search import input_power
 from tests.qat.tiny import aim, smooth, start, student, teacher, tensors_equal, training
 from tests.quantize.nets import pow2_target, recipe
 
@@ -179,3 +182,18 @@ def test_full_quantization_leaves_nothing_wide() -> None:
     wide = narrow.model_copy(update={"policy": Policy(edges=8, sums=16)})
     plan = quantize(normalize(teacher()), aim(), wide, [smooth(0)], 4, 4).plan
     assert {point.bits for point in plan.points.values() if not point.fixed} == {4, 8, 16}
+
+
+def test_weights_stay_within_the_accumulator() -> None:
+    """Fast steps of everything learned: every frozen network fits, without a fit behind it."""
+    bits, patches = 12, [smooth(seed) for seed in range(2)]
+    plan, calibration = fit_accumulators(start().plan, start().calibration, aim(), bits, patches)
+    assert plan is not start().plan, "nothing had to be done: the test says nothing"
+    one = Student(Quantized(plan, calibration), aim(), "lsq", Bound(bits, input_power(plan.net, patches)))
+    before = one.tensors()
+    for _ in range(3):
+        move(one, 2)
+        result = one.result()
+        assert max(accumulator_bits(freeze(result.plan, result.calibration, aim())).values()) <= bits
+    assert not torch.equal(before["weights/head"], one.tensors()["weights/head"])
+    assert all(item.equal for item in require_parity(one.result(), aim(), smooth(9, 10)))

@@ -16,11 +16,12 @@ from srq_hw.networks.loading import load_network
 from srq_hw.normalform.normal import evaluate
 from srq_hw.normalform.trace import normalize
 from srq_hw.quantize.calibrate import calibrate
+from srq_hw.quantize.crops import attention, draw_crops, draw_pool, stretch
 from srq_hw.quantize.freeze import freeze, load_frozen, quant_net, run_frozen
 from srq_hw.quantize.plan import make_plan
 from srq_hw.quantize.ptq import Quantized, quantize
-from srq_hw.quantize.recipe import Patches, Phase, Rates, Recipe, Reconstruct, load_recipe
-from srq_hw.quantize.reconstruct import attention, cosine, draw_crops, draw_pool, feature_points, reconstruct
+from srq_hw.quantize.recipe import Patches, Phase, Rates, Recipe, Reconstruct, by_width, load_recipe
+from srq_hw.quantize.reconstruct import LONGEST, cosine, feature_points, longer, reconstruct, work_of
 from srq_hw.quantize.tuning import KINDS
 from srq_hw.simulate import reference
 from srq_hw.target import load_target
@@ -37,7 +38,9 @@ def cut(name: str, iterations: int, **changes: object) -> Recipe:
     whole = load_recipe(name)
     assert whole.reconstruct is not None
     phases = tuple(phase.model_copy(update={"iterations": iterations}) for phase in whole.reconstruct.phases)
-    short = whole.reconstruct.model_copy(update={"phases": phases, "batch": 2, "crop": 48, "pool": 64} | changes)
+    short = whole.reconstruct.model_copy(
+        update={"phases": phases, "batch": 2, "crop": 48, "pool": 64, "work": None} | changes
+    )
     return whole.model_copy(update={"reconstruct": short, "patches": Patches(count=8, size=32)})
 
 
@@ -202,7 +205,7 @@ def test_features_are_the_sums_inside() -> None:
 
 def test_the_pool_is_the_float_networks_answers() -> None:
     plan, _, _ = test_tuning.start("residual", "channel")
-    pool = draw_pool(plan, [image(1, 20, 24)], 19, 16, np.random.default_rng(0), ("add",))
+    pool = draw_pool(plan.net, [image(1, 20, 24)], 19, 16, np.random.default_rng(0), ("add",))
     assert pool.crops.shape == (19, 3, 16, 16) and pool.outputs.shape == (19, 3, 32, 32)
     taps: dict[str, torch.Tensor] = {}
     with torch.no_grad():
@@ -236,3 +239,42 @@ def test_bias_correction_behind_learned_factors_stays_small() -> None:
             torch.testing.assert_close(layer.bias, beside.bias, rtol=1e-5, atol=1e-4)
             changed += not torch.equal(new[layer.name], old[layer.name])
     assert changed >= 4
+
+
+def test_stretched_crops_reach_black_and_white_and_the_others_stay() -> None:
+    crops = draw_crops(
+        [np.full((16, 16, 3), 90, np.uint8), image(1, 20, 24) // 4 + 90], 200, 16, np.random.default_rng(1)
+    )
+    rng = np.random.default_rng(2)
+    assert torch.equal(stretch(crops, 0.0, rng), crops)
+    some = stretch(crops, 0.25, rng)
+    changed = (some != crops).flatten(1).any(1)
+    assert 30 <= int(changed.sum()) <= 70
+    assert torch.equal(some, some.round()) and float(some.min()) == 0.0 and float(some.max()) == 255.0
+    everything = stretch(crops, 1.0, rng)
+    flat, busy = (crops.flatten(1).std(1) == 0), crops.flatten(1).std(1) > 0
+    assert float(everything[flat].flatten(1).std(1).max()) == 0.0, "no contrast, nothing to grow"
+    assert float(everything[busy].flatten(1).std(1).mean()) > 2 * float(crops[busy].flatten(1).std(1).mean())
+
+
+def test_by_width_takes_the_next_wider_value() -> None:
+    table = {8: 1.0, 5: 2.0}
+    assert [by_width(table, bits) for bits in (2, 5, 6, 8, 12)] == [2.0, 2.0, 1.0, 1.0, 1.0]
+    assert by_width(None, 4) is None
+
+
+def test_the_work_stretches_the_phases() -> None:
+    net = normalize(load_network())
+    weights = [layer.weight for layer in net.layers if layer.weight is not None]
+    work = work_of(net, 24)
+    # all convolutions of the embedded network run at the image's own resolution
+    assert work == sum(weight.numel() + 300 * weight.shape[0] for weight in weights) * 24 * 24
+    stated = options(iterations=3, batch=2)
+    assert longer(net, stated, 4, 24) == 1
+    worked = stated.model_copy(update={"work": {8: work * 6e-12, 4: work * 24.1e-12, 2: 1e6}})
+    assert [longer(net, worked, bits, 24) for bits in (8, 6, 4, 3, 2)] == [1, 1, 4, 4, LONGEST]
+    seen: list[tuple[int, int]] = []
+    plan, calibration, target = test_tuning.start("residual", "channel")
+    twice = options(work={8: 2 * 4 * 2 * work_of(plan.net, 16) * 1e-12})
+    reconstruct(plan, calibration, target, [image(1, 20, 24)], twice, lambda *step: seen.append(step))
+    assert seen[-1] == (8, 8)
