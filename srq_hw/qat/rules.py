@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from srq_hw.fixedpoint import ROUNDINGS
 from srq_hw.quantize.brevitas_layers import Step
+from srq_hw.quantize.fakequant import fake_quant
 
 #: PAMS, and CADyQ after it: what one image leaves of the running mean of max|x|
 PAMS_DECAY = 0.9997
@@ -50,31 +51,27 @@ class Grid:
         return rounded.clamp(self.lo, self.hi)
 
 
-class LsqQuantize(torch.autograd.Function):
+class _GradientTimes(torch.autograd.Function):
+    """The tensor itself; its gradient times a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.factor, None
+
+
+def lsq_quantize(x: Tensor, step: Tensor, grid: Grid) -> Tensor:
     """Learned step size (Esser et al., ICLR 2020): the step learns from the rounding error.
 
-    dy/dx = 1 for lo <= v <= hi, else 0; dy/ds = q - v there, q elsewhere; the step's gradient times 1 / sqrt(N * hi),
-    N the number of values per image.
+    x: (N, C, H, W); step: () or (1, C, 1, 1), > 0. dy/dx = 1 for lo <= v <= hi, else 0; dy/ds = q - v there, q
+    elsewhere; the step's gradient times 1 / sqrt(N * hi), N the number of values per image.
     """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor, grid: Grid) -> Tensor:
-        """x: (N, C, H, W); step: () or (1, C, 1, 1), > 0."""
-        scaled = x / step
-        integers = grid.integers(scaled)
-        ctx.save_for_backward(scaled, integers)
-        ctx.grid, ctx.shape = grid, step.shape
-        return integers * step
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, Tensor, None]:
-        """Gradients of x and step."""
-        (gradient,) = gradients
-        scaled, integers = ctx.saved_tensors
-        inside = (scaled >= ctx.grid.lo) & (scaled <= ctx.grid.hi)
-        error = torch.where(inside, integers - scaled, integers)
-        scale = (scaled[0].numel() * ctx.grid.hi) ** -0.5
-        return gradient * inside, (gradient * error).sum_to_size(ctx.shape) * scale, None
+    factor = (x[0].numel() * grid.hi) ** -0.5
+    return fake_quant(x, _GradientTimes.apply(step, factor), grid.lo, grid.hi, grid.rounding)
 
 
 class ClipQuantize(torch.autograd.Function):
@@ -125,17 +122,17 @@ class Rule:
     """
 
     title: str
-    function: type[torch.autograd.Function]
+    function: Callable[[Tensor, Tensor, Grid], Tensor]
     observes: str = "never"
     momentum: float = 0.0
     decay: float = 0.0
 
 
 RULES: dict[str, Rule] = {
-    "lsq": Rule("learned step size", LsqQuantize),
-    "pact": Rule("learned clip value, L2 decay", ClipQuantize, decay=2e-4),
-    "pams": Rule("learned clip value, running mean of max|x| first", ClipQuantize, "first epoch", PAMS_DECAY),
-    "linq": Rule("running mean of max|x|", ClipQuantize, "always", LINQ_DECAY),
+    "lsq": Rule("learned step size", lsq_quantize),
+    "pact": Rule("learned clip value, L2 decay", ClipQuantize.apply, decay=2e-4),
+    "pams": Rule("learned clip value, running mean of max|x| first", ClipQuantize.apply, "first epoch", PAMS_DECAY),
+    "linq": Rule("running mean of max|x|", ClipQuantize.apply, "always", LINQ_DECAY),
 }
 
 
@@ -162,7 +159,7 @@ class LearnedQuantizer(nn.Module):
         """Quantized x, same shape: real values on the grid."""
         step = self.step()
         if not (self.training and self.observing):
-            return self.rule.function.apply(x, step, self.grid)
+            return self.rule.function(x, step, self.grid)
         step = step.detach()
         largest = (x.detach() / step).abs().amax((1, 2, 3), keepdim=True)  # in steps
         self.seen.copy_(largest.mean() * self.shared.value.detach())

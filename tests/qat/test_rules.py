@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from srq_hw.fixedpoint import ROUNDINGS
-from srq_hw.qat.rules import LINQ_DECAY, PAMS_DECAY, RULES, ClipQuantize, Grid, LearnedQuantizer, LsqQuantize
+from srq_hw.qat.rules import LINQ_DECAY, PAMS_DECAY, RULES, ClipQuantize, Grid, LearnedQuantizer, lsq_quantize
 from srq_hw.quantize.brevitas_layers import Step, activation_quantizer
 from srq_hw.quantize.plan import QuantPoint
 
@@ -50,7 +50,7 @@ def test_forward_is_the_plain_quantizer(rule: str, signed: bool, rounding: str) 
 def test_lsq_by_hand() -> None:
     """v = x/s: q = -8 -1 1 6 7, inside the errors q - v = -0.4 0.5 -0.4, outside q; N = 5 values, hi = 7."""
     x, step = (row(*VALUES) * STEP).requires_grad_(), torch.tensor(STEP, requires_grad=True)
-    y = LsqQuantize.apply(x, step, Grid(-8, 7, "half_up"))
+    y = lsq_quantize(x, step, Grid(-8, 7, "half_up"))
     assert (y / STEP).flatten().tolist() == [-8, -1, 1, 6, 7]
     (y * row(1, 2, 3, 4, 5)).sum().backward()
     assert x.grad is not None and step.grad is not None
@@ -127,12 +127,12 @@ def test_channels_with_factors_have_steps_of_their_own(rule: str) -> None:
     x, weigh = noise(), noise(1)
     steps = torch.tensor([0.3, 0.5, 0.9]).reshape(1, 3, 1, 1).requires_grad_()
     grid, function = Grid(-8, 7, "half_up"), RULES[rule].function
-    together = function.apply(x, steps, grid)
+    together = function(x, steps, grid)
     (together * weigh).sum().backward()
     factor = 3**-0.5 if rule == "lsq" else 1.0  # N counts all channels
     for channel in range(3):
         one = steps.detach()[0, channel, 0, 0].clone().requires_grad_()
-        alone = function.apply(x[:, channel : channel + 1], one, grid)
+        alone = function(x[:, channel : channel + 1], one, grid)
         (alone * weigh[:, channel : channel + 1]).sum().backward()
         assert torch.equal(alone, together[:, channel : channel + 1])
         assert steps.grad is not None and one.grad is not None
