@@ -59,7 +59,9 @@ def qat(
     iterations: Annotated[int, typer.Option("--iterations", help="Steps per epoch.")] = 200,
     batch: Annotated[int, typer.Option("--batch", help="Crops per step, over all processes.")] = 8,
     patch: Annotated[int, typer.Option("--patch", help="Side of a crop, low-resolution pixels.")] = 32,
-    rate: Annotated[float, typer.Option("--rate", help="First learning rate, in weight steps; falls to 0.")] = 0.05,
+    rate: Annotated[
+        float, typer.Option("--rate", help="First learning rate, parts of the largest weight; falls to 0.")
+    ] = 0.005,
     distill: Annotated[
         float, typer.Option("--distill", help="0 to 1: weight of L1 to the float network; the rest is to the original.")
     ] = 0.9,

@@ -15,8 +15,9 @@ from srq_hw.yamlfile import did_you_mean
 #: FQSR's setting (Wang et al., "Fully Quantized Image Super-Resolution Networks", METHODS 2.9): every layer, the first
 #: and last and the skips included, at the widths of --bits
 FQSR = Policy()
-#: --rate is that of the weights, in weight steps; logarithms of weight steps, bounds, channel factors have these parts
-STEP_RATE, BOUND_RATE, CHANNEL_RATE = 0.1, 0.25, 0.1
+#: --rate is that of the weights, in parts of the largest weight that a grid holds; logarithms of weight steps, bounds
+#: and channel factors learn so many times as fast
+STEP_RATE, BOUND_RATE, CHANNEL_RATE = 1.0, 2.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class QatOptions:
     iterations: int = 200
     batch: int = 8
     patch: int = 32
-    rate: float = 0.05
+    rate: float = 0.005
     distill: float = 0.9
     average: float = 0.99
     patience: int | None = None

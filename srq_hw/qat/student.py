@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from srq_hw.errors import RunError
+from srq_hw.fixedpoint import int_range
 from srq_hw.qat.rules import RULES, Grid, LearnedQuantizer
 from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.fakequant import FakeQuant
@@ -45,7 +46,7 @@ class InUnits(nn.Module):
 
 @dataclass(frozen=True)
 class StepRates:
-    """First learning rates (Adam): weights and biases in weight steps; logarithms of steps and of channel factors."""
+    """First learning rates (Adam): weights in parts of their grids' reach; logarithms of steps and channel factors."""
 
     weights: float
     weight_steps: float
@@ -68,7 +69,7 @@ class Student:
         self.net = self.tuning.net
         self.rule = RULES[rule]
         self.quantizers = self._replace_quantizers(target.integer.requant.rounding)
-        self._count_in_steps()
+        self._count_in_reaches(target.integer.weights.narrow_range)
         if bound:
             hold(self.tuning, bound)
         self.tuning.learn(KINDS)
@@ -93,17 +94,18 @@ class Student:
                 self.net.set_quantizer(name, found[name])
         return found
 
-    def _count_in_steps(self) -> None:
+    def _count_in_reaches(self, narrow: bool) -> None:
+        """Weights in units of the largest weight that their grid holds: a layer of 8 bits moves as far as one of 4."""
         plan, scales = self.tuning.plan, self.tuning.calibration.scales
         raw_weights: list[Tensor] = []
         raw_biases: list[Tensor] = []
         for name in self.tuning.convs():
             conv = self.net.conv(name)
-            step = self.net.weight_step(name).value.detach().clone()
+            reach = self.net.weight_step(name).value.detach() * int_range(plan.weight_bits_of(name), True, narrow)[1]
             source = plan.point_of(plan.layer(name).inputs[0])
             largest = scales[source.group] * source.range[1]
-            parametrize.register_parametrization(conv, "weight", InUnits(step))
-            parametrize.register_parametrization(conv, "bias", InUnits(step.reshape(-1) * (largest * BIAS_INPUT)))
+            parametrize.register_parametrization(conv, "weight", InUnits(reach))
+            parametrize.register_parametrization(conv, "bias", InUnits(reach.reshape(-1) * (largest * BIAS_INPUT)))
             raw_weights.append(_raw(conv, "weight"))
             raw_biases.append(_raw(conv, "bias"))
         self.tuning.parameters |= {"weights": raw_weights, "biases": raw_biases}

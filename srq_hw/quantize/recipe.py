@@ -186,26 +186,30 @@ class Equalize(_Part):
     ] = 0.5
 
 
-class Rates(_Part):
-    """First learning rates of one phase (Adam); they fall to ``last`` of themselves along a cosine. None: held."""
+Rate = Annotated[float, Field(gt=0, le=10)]
+ByWidth = Rate | Annotated[dict[int, Rate], Field(min_length=1)] | None
 
-    activations: Annotated[float | None, Field(gt=0, le=1, description="Of the logarithm of an activation step.")] = (
-        None
-    )
-    weight_steps: Annotated[float | None, Field(gt=0, le=1, description="Of the logarithm of a weight step.")] = None
-    biases: Annotated[
-        float | None, Field(gt=0, le=1, description="Of a bias, in parts of the largest value behind its layer.")
-    ] = None
+
+class Rates(_Part):
+    """First learning rates of one phase (Adam), for all bit widths or by width; they fall to ``last`` of themselves
+    along a cosine. None: held."""
+
+    activations: Annotated[ByWidth, Field(description="Of the logarithm of an activation step.")] = None
+    weight_steps: Annotated[ByWidth, Field(description="Of the logarithm of a weight step.")] = None
+    biases: Annotated[ByWidth, Field(description="Of a bias, in parts of the largest value behind its layer.")] = None
     weights: Annotated[
-        float | None,
-        Field(
-            gt=0, le=10, description="Of a weight: of atanh of its way within `reach`, or in parts of its layer's rms."
-        ),
+        ByWidth,
+        Field(description="Of a weight: of atanh of its way within `reach`, or in parts of its layer's rms."),
     ] = None
     channels: Annotated[
-        float | None, Field(gt=0, le=1, description="Of the logarithm of a channel's factor (learned equalisation).")
+        ByWidth, Field(description="Of the logarithm of a channel's factor (learned equalisation).")
     ] = None
     last: Annotated[float, Field(ge=0, le=1, description="Where the cosine ends, as a part of the first rate.")] = 0.0
+
+    def of(self, kind: str, bits: int) -> float | None:
+        """The first rate of a kind at a bit width."""
+        rate: float | dict[int, float] | None = getattr(self, kind)
+        return by_width(rate, bits) if isinstance(rate, dict) else rate
 
 
 class Phase(_Part):

@@ -68,7 +68,7 @@ def reconstruct(
     done = 0
     for phase in options.phases:
         iterations = times * phase.iterations
-        adam = _optimizer(tuning, phase.rates)
+        adam = _optimizer(tuning, phase.rates, bits)
         first = [group["lr"] for group in adam.param_groups]
         for iteration in range(iterations):
             fall = cosine(iteration / iterations, phase.rates.last)
@@ -97,8 +97,8 @@ def _lost(plan: QuantPlan, what: str, step: int) -> RunError:
     )
 
 
-def _optimizer(tuning: Tuning, rates: Rates) -> torch.optim.Adam:
-    chosen = {kind: rate for kind in KINDS if (rate := getattr(rates, kind)) is not None}
+def _optimizer(tuning: Tuning, rates: Rates, bits: int) -> torch.optim.Adam:
+    chosen = {kind: rate for kind in KINDS if (rate := rates.of(kind, bits)) is not None}
     tuning.learn(chosen)
     return torch.optim.Adam(
         [

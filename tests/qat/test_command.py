@@ -99,7 +99,7 @@ def test_another_run_in_the_folder(qat: Qat) -> None:
     """Other settings are refused by name; --no-resume begins anew."""
     assert qat()[0] == 0
     code, _, err = qat("--rate", "0.01")
-    assert code == 2 and "--rate 0.05 there, 0.01 here" in " ".join(err.split()), err
+    assert code == 2 and "--rate 0.005 there, 0.01 here" in " ".join(err.split()), err
     code, _, err = qat("--rate", "0.01", "--no-resume")
     assert code == 0, err
 

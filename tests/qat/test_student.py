@@ -33,7 +33,7 @@ def batch() -> torch.Tensor:
 def move(one: Student, steps: int = 3) -> None:
     """A few steps, fast ones."""
     low, high = draw_batch(training(), 4, 12, 0, 0)
-    adam = one.optimizer(StepRates(0.2, 0.02, 0.05, 0.02))
+    adam = one.optimizer(StepRates(0.03, 0.02, 0.05, 0.02))
     one.begin_epoch(1)
     for _ in range(steps):
         adam.zero_grad()
@@ -80,7 +80,7 @@ def test_what_was_trained_is_what_is_frozen(rule: str) -> None:
 def test_every_kind_of_layer_trains(name: str) -> None:
     one = Student(start(name), aim(), "lsq")
     low = batch()
-    adam = one.optimizer(StepRates(0.2, 0.02, 0.05, 0.02))
+    adam = one.optimizer(StepRates(0.03, 0.02, 0.05, 0.02))
     one.begin_epoch(0)
     (one.net(low) - 128.0).abs().mean().backward()
     assert all(tensor.grad is not None for tensor in one.learned.values())

@@ -20,7 +20,7 @@ from srq_hw.quantize.ptq import Quantized, quantize
 from srq_hw.target import Target
 from tests.quantize.nets import NETS, network, recipe, target
 
-SCHEDULE = Schedule(3, 12, 4, 12, StepRates(0.1, 0.01, 0.02, 0.01), 0.5, 0.0, 0, None)
+SCHEDULE = Schedule(3, 12, 4, 12, StepRates(0.005, 0.01, 0.02, 0.01), 0.5, 0.0, 0, None)
 
 
 def aim() -> Target:

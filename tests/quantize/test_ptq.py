@@ -35,7 +35,7 @@ def small(name: str, **sections: object) -> Recipe:
     }
     if "reconstruct" in data:
         phases = [phase | {"iterations": 3} for phase in data["reconstruct"]["phases"]]
-        data["reconstruct"] |= {"phases": phases, "batch": 1, "crop": 16, "pool": 2}
+        data["reconstruct"] |= {"phases": phases, "batch": 1, "crop": 16, "pool": 2, "work": None}
     if "search" in data:
         data["search"] |= {"sweeps": 1, "factors": [0.9, 1.1], "patches": 1}
     return Recipe.model_validate(data | sections)

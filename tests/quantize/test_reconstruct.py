@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from srq_hw import parity
@@ -261,6 +262,14 @@ def test_by_width_takes_the_next_wider_value() -> None:
     table = {8: 1.0, 5: 2.0}
     assert [by_width(table, bits) for bits in (2, 5, 6, 8, 12)] == [2.0, 2.0, 1.0, 1.0, 1.0]
     assert by_width(None, 4) is None
+
+
+def test_rates_for_all_widths_or_by_width() -> None:
+    rates = Rates.model_validate({"biases": 0.5, "weights": {8: 0.1, 4: 0.4}})
+    assert [rates.of("weights", bits) for bits in (3, 4, 5, 8, 9)] == [0.4, 0.4, 0.1, 0.1, 0.1]
+    assert rates.of("biases", 4) == 0.5 and rates.of("channels", 4) is None
+    with pytest.raises(ValidationError):
+        Rates.model_validate({"weights": {}})
 
 
 def test_the_work_stretches_the_phases() -> None:
