@@ -15,7 +15,7 @@ from pathlib import Path
 # Run as a file, Python sees scripts/ only.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from srq_hw.errors import InputError, SrqError
-from srq_hw.pipeline.engine import write_text
+from srq_hw.files import write_text
 from srq_hw.qat.figure import convergence_plot, read_run
 
 

@@ -30,6 +30,7 @@ from srq_hw.evaluate.datasets import Pair, iter_pairs, make_pair
 from srq_hw.evaluate.images import list_images, read_rgb
 from srq_hw.evaluate.metrics import psnr_y, ssim_y
 from srq_hw.evaluate.resize import upscale
+from srq_hw.files import beside, write_bytes, write_text
 from srq_hw.networks.edsr import Edsr
 from srq_hw.networks.loading import load_network, run_float
 
@@ -165,8 +166,8 @@ def update_average(ema: nn.Module, net: nn.Module, decay: float) -> None:
 def save(folder: Path, iteration: int, net: nn.Module, ema: nn.Module, adam: torch.optim.Optimizer) -> None:
     """Write the checkpoint beside, then rename."""
     state = {"iteration": iteration, "net": net.state_dict(), "ema": ema.state_dict(), "adam": adam.state_dict()}
-    torch.save(state, folder / "checkpoint.pt.part")
-    (folder / "checkpoint.pt.part").replace(folder / "checkpoint.pt")
+    with beside(folder / "checkpoint.pt") as place, place.open("wb") as stream:
+        torch.save(state, stream)
 
 
 def resume(folder: Path, net: nn.Module, ema: nn.Module, adam: torch.optim.Optimizer) -> int:
@@ -199,10 +200,8 @@ def append_log(folder: Path, row: tuple[object, ...]) -> None:
 
 def write_csv(path: Path, rows: list[list[str]]) -> None:
     """Write header and rows beside, then rename."""
-    beside = path.with_name(path.name + ".part")
-    with beside.open("w", newline="", encoding="utf-8") as file:
+    with beside(path) as place, place.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([LOG_FIELDS, *rows])
-    beside.replace(path)
 
 
 def export(folder: Path) -> None:
@@ -218,9 +217,7 @@ def write_weights(state: dict[str, Tensor]) -> None:
     """Float weights as safetensors into the package."""
     weights = {key: value.detach().contiguous() for key, value in state.items()}
     target = WEIGHTS / f"{NAME}.safetensors"
-    beside = target.with_name(target.name + ".part")
-    beside.write_bytes(serialize(weights, metadata={"network": NAME}))
-    beside.replace(target)
+    write_bytes(target, serialize(weights, metadata={"network": NAME}))
     print(target)
 
 
@@ -237,8 +234,8 @@ def draw_curve(folder: Path) -> None:
         right.set(xlabel="iteration", ylabel="Set5 Y-PSNR, dB")
         for axes in (left, right):
             axes.grid(alpha=0.3)
-        figure.savefig(folder / "curve.svg.part", format="svg", metadata={"Date": None})
-    (folder / "curve.svg.part").replace(folder / "curve.svg")
+        with beside(folder / "curve.svg") as place:
+            figure.savefig(place, format="svg", metadata={"Date": None})
 
 
 def quality_table(data: Path) -> str:
@@ -265,9 +262,7 @@ def write_table(page: Path, table: str) -> None:
     _, end, after = rest.partition(TABLE_END)
     if not begin or not end:
         sys.exit(f"{page}: the marks {TABLE_BEGIN} and {TABLE_END} are missing; put them where the table belongs")
-    beside = page.with_name(page.name + ".part")
-    beside.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}", encoding="utf-8")
-    beside.replace(page)
+    write_text(page, f"{before}{begin}\n\n{table}\n\n{end}{after}")
 
 
 def main() -> None:

@@ -12,15 +12,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from srq_hw.errors import InputError
 from srq_hw.resources import data_folder, data_names, data_path
-from srq_hw.yamlfile import load_model
+from srq_hw.target_ops import Ops
+from srq_hw.yamlfile import Part, load_model, refuse
 
 Rounding = Literal["half_even", "half_up", "half_away", "floor", "trunc"]
-Activation = Literal["none", "relu", "prelu"]
-ShuffleMode = Literal["CRD", "DCR"]
 DspKind = Literal["DSP48E1", "DSP48E2", "DSP58"]
 
 # Board names FINN knows and the part it builds for; FINN takes the part from the board, so both must agree.
@@ -52,17 +51,7 @@ FinnBoard = Literal[
 assert set(get_args(FinnBoard)) == set(FINN_PARTS)
 
 
-def _refuse(problems: list[str]) -> None:
-    """Report every broken cross-field rule at once; the file reader prints one line for each."""
-    if problems:
-        raise ValueError("\n".join(problems))
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True)
-
-
-class Bits(_Part):
+class Bits(Part):
     """Widths a quantizer may use; `default` is what a build takes when the user names none."""
 
     min: Annotated[int, Field(ge=2, le=16, description="Narrowest width, bits.")]
@@ -72,13 +61,13 @@ class Bits(_Part):
     @model_validator(mode="after")
     def _ordered(self) -> Bits:
         if self.min > self.max:
-            _refuse([f"min {self.min} is above max {self.max}; allowed: min <= default <= max"])
+            refuse([f"min {self.min} is above max {self.max}; allowed: min <= default <= max"])
         if not self.min <= self.default <= self.max:
-            _refuse([f"default {self.default} is outside min..max; allowed: {self.min} to {self.max}"])
+            refuse([f"default {self.default} is outside min..max; allowed: {self.min} to {self.max}"])
         return self
 
 
-class Weights(_Part):
+class Weights(Part):
     """Integer weights of a convolution: symmetric, zero point 0."""
 
     bits: Annotated[Bits, Field(description="Widths of a weight.")]
@@ -90,14 +79,14 @@ class Weights(_Part):
     ]
 
 
-class Activations(_Part):
+class Activations(Part):
     """Integer activations: one scale per tensor; unsigned behind a ReLU, signed elsewhere."""
 
     bits: Annotated[Bits, Field(description="Widths of an activation.")]
     zero_points: Annotated[bool, Field(description="true: a tensor may have a zero point other than 0.")]
 
 
-class Image(_Part):
+class Image(Part):
     """The integer image at the input; its step is one grey level."""
 
     bits_max: Annotated[
@@ -105,19 +94,19 @@ class Image(_Part):
     ]
 
 
-class Accumulator(_Part):
+class Accumulator(Part):
     """The register that sums a convolution's products and bias."""
 
     bits: Annotated[int, Field(ge=8, le=48, description="Signed width, bits; `check` proves that no sum exceeds it.")]
 
 
-class Bias(_Part):
+class Bias(Part):
     """The constant added to an accumulator, in units of s_x * s_w."""
 
     bits: Annotated[int, Field(ge=2, le=48, description="Signed width, bits; at most the accumulator's.")]
 
 
-class Requant(_Part):
+class Requant(Part):
     """How an accumulator becomes an activation: y = round(acc * M / 2^S), saturated."""
 
     kind: Annotated[
@@ -140,144 +129,22 @@ class Requant(_Part):
     def _multiplier(self) -> Requant:
         bits = self.multiplier_bits
         if self.kind == "pow2" and bits is not None:
-            _refuse([f"multiplier_bits {bits} with kind pow2; allowed: no multiplier_bits (pow2 only shifts)"])
+            refuse([f"multiplier_bits {bits} with kind pow2; allowed: no multiplier_bits (pow2 only shifts)"])
         if self.kind == "dyadic":
             if bits is None:
-                _refuse(["multiplier_bits is missing; allowed: a whole number from 2 to 20 (kind dyadic multiplies)"])
+                refuse(["multiplier_bits is missing; allowed: a whole number from 2 to 20 (kind dyadic multiplies)"])
             elif self.shift_max < bits:
-                _refuse([f"shift_max {self.shift_max} is below multiplier_bits; allowed: {bits} to 62"])
+                refuse([f"shift_max {self.shift_max} is below multiplier_bits; allowed: {bits} to 62"])
         return self
 
 
-class Join(_Part):
+class Join(Part):
     """How tensors meet."""
 
     equal_scales: Annotated[bool, Field(description="true: all inputs and the output must share one scale.")]
 
 
-class ConvLimits(_Part):
-    """2-D convolution, stride 1, same padding with zeros."""
-
-    kernel_max: Annotated[int, Field(ge=1, le=64, description="Largest kernel side, pixels.")]
-    groups: Annotated[bool, Field(description="true: grouped and depthwise convolutions are built.")]
-
-
-class RequantLimits(_Part):
-    """Rescale, activate, round, saturate."""
-
-    activations: Annotated[
-        tuple[Activation, ...],
-        Field(strict=False, min_length=1, description="Activations that can be fused into a Requant."),
-    ]
-    slope_min: Annotated[
-        float,
-        Field(
-            default=0.0,
-            ge=-2,
-            le=1,
-            description="Smallest slope of prelu (LeakyReLU is prelu), no unit; a learned slope may be negative.",
-        ),
-    ]
-    slope_max: Annotated[float, Field(default=1.0, ge=0, le=2, description="Largest slope of prelu, no unit.")]
-    slope_bits: Annotated[
-        int | None,
-        Field(
-            default=None,
-            ge=1,
-            le=16,
-            description="For requant kind pow2: a slope is a whole number / 2^slope_bits; none: no slopes there.",
-        ),
-    ]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> RequantLimits:
-        problems = []
-        if len(set(self.activations)) != len(self.activations):
-            problems.append(f"activations {list(self.activations)} names one twice; allowed: each once")
-        if self.slope_min > self.slope_max:
-            problems.append(f"slope_min {self.slope_min} is above slope_max {self.slope_max}; allowed: at most that")
-        _refuse(problems)
-        return self
-
-
-class AddLimits(_Part):
-    """Element-wise sum of two tensors."""
-
-    bits_max: Annotated[
-        int | None,
-        Field(
-            default=None, ge=2, le=24, description="Widest operand or result of a sum, bits; none: as any activation."
-        ),
-    ]
-
-
-class ConcatLimits(_Part):
-    """Concatenation of channels; no limits of its own."""
-
-
-class DepthToSpaceLimits(_Part):
-    """Channels to pixels."""
-
-    block_max: Annotated[int, Field(ge=2, le=16, description="Largest upscaling factor.")]
-    modes: Annotated[
-        tuple[ShuffleMode, ...],
-        Field(strict=False, min_length=1, description="Channel orders: CRD (PyTorch PixelShuffle), DCR (TensorFlow)."),
-    ]
-
-    @field_validator("modes")
-    @classmethod
-    def _distinct(cls, value: tuple[ShuffleMode, ...]) -> tuple[ShuffleMode, ...]:
-        if len(set(value)) != len(value):
-            _refuse([f"{list(value)} names one twice; allowed: each once"])
-        return value
-
-
-class SliceLimits(_Part):
-    """A range of a tensor's channels; no limits of its own."""
-
-
-class ResizeLimits(_Part):
-    """Upsampling by a whole factor."""
-
-    factor_max: Annotated[int, Field(ge=2, le=16, description="Largest factor.")]
-
-
-OpLimits = ConvLimits | RequantLimits | AddLimits | ConcatLimits | DepthToSpaceLimits | SliceLimits | ResizeLimits
-
-
-class Ops(_Part):
-    """The operators the target runs, each with its limits; one that is absent is illegal on the target."""
-
-    Conv: Annotated[ConvLimits, Field(description="Convolution; every target needs it.")]
-    Requant: Annotated[RequantLimits, Field(description="Rescaling and activation; every target needs it.")]
-    Add: Annotated[AddLimits | None, Field(default=None, description="Element-wise sum (residuals); {} allows it.")]
-    Concat: Annotated[ConcatLimits | None, Field(default=None, description="Channel concatenation; {} allows it.")]
-    DepthToSpace: Annotated[DepthToSpaceLimits | None, Field(default=None, description="PixelShuffle.")]
-    Slice: Annotated[SliceLimits | None, Field(default=None, description="A range of channels; {} allows it.")]
-    ResizeNearest: Annotated[ResizeLimits | None, Field(default=None, description="Upsampling by repeated pixels.")]
-    ResizeFilter: Annotated[
-        ResizeLimits | None,
-        Field(default=None, description="Bilinear and bicubic upsampling: integer taps, exact sum, no rounding."),
-    ]
-
-    @field_validator("Add", "Concat", "DepthToSpace", "Slice", "ResizeNearest", "ResizeFilter", mode="before")
-    @classmethod
-    def _not_empty(cls, value: object) -> object:
-        if value is None:
-            _refuse(["empty; allowed: a mapping of limits, {} to allow the op, or no such line to forbid it"])
-        return value
-
-    def limits(self, op: str) -> OpLimits | None:
-        """Return the limits of an IntGraph op by its name, or None where the target does not run it."""
-        found: OpLimits | None = getattr(self, op) if op in type(self).model_fields else None
-        return found
-
-    def names(self) -> tuple[str, ...]:
-        """Names of the ops the target runs, in schema order."""
-        return tuple(name for name in type(self).model_fields if getattr(self, name) is not None)
-
-
-class Integer(_Part):
+class Integer(Part):
     """Integer rules: what the arithmetic of the accelerator does."""
 
     weights: Annotated[Weights, Field(description="Weights.")]
@@ -316,18 +183,18 @@ class Integer(_Part):
                 f"ops.Requant.slope_bits {slope_bits} with requant.kind {self.requant.kind}; allowed: no slope_bits "
                 "(the slope is a second multiplier of multiplier_bits)"
             )
-        _refuse(problems)
+        refuse(problems)
         return self
 
 
-class Dsp(_Part):
+class Dsp(Part):
     """Multiplier blocks."""
 
     kind: Annotated[DspKind, Field(description="Block type; decides how many products one block packs.")]
     count: Annotated[int, Field(ge=0, le=100_000, description="Blocks on the device.")]
 
 
-class Resources(_Part):
+class Resources(Part):
     """What the device offers, counted over the whole device; `utilization_max` says how much a design may take."""
 
     part: Annotated[
@@ -354,11 +221,11 @@ class Resources(_Part):
     def _board_has_this_part(self) -> Resources:
         expected = FINN_PARTS.get(self.finn_board or "", self.part)
         if expected != self.part:
-            _refuse([f"part {self.part!r} with finn_board {self.finn_board}; allowed: {expected!r}, or no finn_board"])
+            refuse([f"part {self.part!r} with finn_board {self.finn_board}; allowed: {expected!r}, or no finn_board"])
         return self
 
 
-class Target(_Part):
+class Target(Part):
     """One accelerator: its name, its integer rules, its resources."""
 
     schema_version: Annotated[Literal[1], Field(alias="schema", description="Version of this file's layout.")]

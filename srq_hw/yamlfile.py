@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from srq_hw.errors import InputError
@@ -22,6 +22,18 @@ Place = tuple[str | int, ...]
 
 MAX_BYTES = 1 << 20
 _PLAIN_TAGS = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str"))
+
+
+class Part(BaseModel):
+    """A part of a description file, taken literally: nothing is converted, no key is unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True)
+
+
+def refuse(problems: list[str]) -> None:
+    """Report every broken cross-field rule at once, from a validator; `load_model` gives each its line."""
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from scripts.peers.catalogue import FOLDER, Peer, Setting
 from scripts.peers.environments import ensure
 from scripts.peers.material import Material, TestSet, score, write_inputs
 from srq_hw.errors import InputError, RunError
+from srq_hw.files import write_text
 
 #: raise it when scoring changes, so that kept cells are measured again
 _PROTOCOL = 1
@@ -212,7 +213,4 @@ def _read(bench: Bench, key: str) -> Cell | None:
 
 def _write(bench: Bench, cell: Cell) -> None:
     path = bench.out / "cells" / f"{cell.key}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(asdict(cell), indent=1))
-    os.replace(beside, path)
+    write_text(path, json.dumps(asdict(cell), indent=1))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 from srq_hw.errors import RunError
+from srq_hw.files import write_text
 
 _STAMP = "requirements.sha256"
 
@@ -28,9 +28,7 @@ def ensure(name: str, requirements: Path, root: Path) -> Path:
         _run([sys.executable, "-m", "venv", str(folder)], f"environment {name}")
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", "install", "-r", str(requirements)]
     _run(pip, f"environment {name}, pip install -r {requirements.name}")
-    beside = stamp.with_suffix(".part")
-    beside.write_text(digest)
-    os.replace(beside, stamp)
+    write_text(stamp, digest)
     return python
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import operator
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from srq_hw.errors import RunError
+from srq_hw.files import write_bytes
 from srq_hw.networks.bicubic import BicubicUpsample
 
 _EXPORT_SIDE = (24, 32)
@@ -43,9 +43,7 @@ def export_onnx(name: str, module: nn.Module, channels: int, path: Path) -> None
         item.ClearField("doc_string")
         item.ClearField("metadata_props")
     onnx.checker.check_model(proto)
-    beside = path.with_suffix(".part")
-    beside.write_bytes(proto.SerializeToString(deterministic=True))
-    os.replace(beside, path)
+    write_bytes(path, proto.SerializeToString(deterministic=True))
 
 
 def split_bicubic(module: nn.Module) -> tuple[nn.Module, nn.Module | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from srq_hw.evaluate.datasets import Pair, make_pair
 from srq_hw.evaluate.images import list_images, read_rgb, write_png
 from srq_hw.evaluate.metrics import psnr_y
 from srq_hw.evaluate.resize import downscale, upscale
+from srq_hw.files import beside
 from srq_hw.networks.loading import FloatNetwork, run_float
 from srq_hw.pipeline.options import DEFAULT_RECIPE
 from srq_hw.quantize.calibrate import sample_patches
@@ -193,6 +193,5 @@ def _write_patches(folder: Path, patches: Sequence[Image]) -> None:
 
 
 def _save(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    beside = path.with_suffix(".part.npz")
-    np.savez(beside, **arrays)  # type: ignore[arg-type]
-    os.replace(beside, path)
+    with beside(path, ".npz") as place:  # savez adds the suffix where it is missing
+        np.savez(place, **arrays)  # type: ignore[arg-type]

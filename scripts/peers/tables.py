@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from scripts.peers.catalogue import PEERS
 from scripts.peers.cells import Cell
+from srq_hw.files import write_text
 
 
 @dataclass
@@ -83,9 +83,7 @@ def write(results: Results, folder: Path) -> None:
         ),
     }
     for name, text in texts.items():
-        beside = folder / f".{name}.part"
-        beside.write_text(text)
-        os.replace(beside, folder / name)
+        write_text(folder / name, text)
 
 
 def markdown(results: Results) -> str:

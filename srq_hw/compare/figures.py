@@ -20,6 +20,7 @@ from srq_hw.evaluate.colour import network_view, picture_of
 from srq_hw.evaluate.images import write_png
 from srq_hw.evaluate.metrics import psnr_y, ssim_y
 from srq_hw.evaluate.resize import upscale
+from srq_hw.files import write_bytes
 from srq_hw.graph.ir import IntGraph
 from srq_hw.pipeline.engine import sha256_file, sha256_json
 from srq_hw.simulate.fast import compile_graph
@@ -56,17 +57,13 @@ def drawn(out: Path, key: str) -> dict[str, Any] | None:
 def draw(network: NetworkEntry, cells: Sequence[Cell], sets: Sequence[ImageSet], out: Path) -> None:
     """Draw the figures of a network's finished cells into figures/ and record them."""
     base = f"{FOLDER}/{re.sub(r'[^A-Za-z0-9._+-]', '_', network.spec)}"
-    folder = out / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     panels: dict[str, dict[str, Any]] = {}
     for cell in cells:
         panels.setdefault(str(cell.widths), {})[cell.method] = _there(out, read_program(out, cell))
     svg, png = clipping_figure(f"{network.spec}, activations", panels)
     files = {f"{base}-clipping.svg": svg, f"{base}-clipping.png": png}
     for place, data in files.items():
-        beside = (out / place).with_name(f".{Path(place).name}.part")
-        beside.write_bytes(data)
-        beside.replace(out / place)
+        write_bytes(out / place, data)
     crops = f"{base}-crops.png"
     chosen = _draw_crops(network, cells, sets, out, out / crops)
     places = [*files, crops]

@@ -33,7 +33,8 @@ from srq_hw.compare.store import record_path, source_sha256, write_record
 from srq_hw.compare.table import cell_means, float_means, to_csv, to_markdown
 from srq_hw.compare.workers import Outcome, Task, run_tasks
 from srq_hw.errors import InputError, RunError
-from srq_hw.pipeline.engine import locked, write_json, write_text
+from srq_hw.files import write_json, write_text
+from srq_hw.pipeline.engine import locked
 from srq_hw.pipeline.options import prepare_folder
 from srq_hw.target import Target, load_target
 

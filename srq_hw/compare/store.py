@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from srq_hw.errors import RunError
-from srq_hw.pipeline.engine import PACKAGES, sha256_file, sha256_json, write_json
+from srq_hw.files import write_json
+from srq_hw.pipeline.engine import PACKAGES, sha256_file, sha256_json
 
 #: what a figure depends on: another version of any of it never reuses a record
 SOURCES = (
@@ -19,6 +20,7 @@ SOURCES = (
         "parity.py",
         "proof.py",
         "target.py",
+        "target_ops.py",
         "compare/sets.py",
         "compare/floats.py",
         "compare/measure.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import warnings
 import zlib
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from srq_hw.errors import InputError
+from srq_hw.files import beside
 
 UInt8Image = NDArray[np.uint8]
 
@@ -75,14 +75,11 @@ def write_png(path: Path | str, image: UInt8Image) -> None:
         raise ValueError(f"write_png wants a uint8 image (H, W) or (H, W, 3), got {image.dtype} {image.shape}")
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        Image.fromarray(image).save(beside, format="PNG")
-        beside.replace(path)
+        with beside(path) as place:
+            Image.fromarray(image).save(place, format="PNG")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def list_images(folder: Path | str) -> list[Path]:

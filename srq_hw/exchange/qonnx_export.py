@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from srq_hw import __version__
+from srq_hw.files import write_bytes
 from srq_hw.fixedpoint import ROUNDINGS
 from srq_hw.graph.taps import filter_taps, taps_are_exact
 from srq_hw.normalform.normal import Layer
@@ -61,9 +62,7 @@ def export_qonnx(frozen: Frozen, target: Target, size: tuple[int, int]) -> onnx.
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:
     """Write the file atomically; the same model gives the same bytes."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(model.SerializeToString(deterministic=True))
-    beside.replace(path)
+    write_bytes(path, model.SerializeToString(deterministic=True))
 
 
 def _metadata(frozen: Frozen, target: Target) -> dict[str, str]:

@@ -9,7 +9,8 @@ import numpy as np
 from srq_hw.errors import InputError
 from srq_hw.fixedpoint import bits_for
 from srq_hw.graph.ir import IntGraph, Node
-from srq_hw.graph.ops import OPS, Bounds
+from srq_hw.graph.ops import OPS
+from srq_hw.graph.opspec import Bounds
 from srq_hw.target import Target
 
 #: ops that move integers about: the output has the type of the input

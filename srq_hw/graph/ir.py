@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srq_hw.errors import InputError
+from srq_hw.files import write_text
 from srq_hw.fixedpoint import int_range
 
 #: Raised when the meaning of a stored graph changes; a reader refuses what it does not know.
@@ -163,9 +164,7 @@ class IntGraph:
 
     def save(self, path: Path) -> None:
         """Write graph.json atomically."""
-        beside = path.with_name(path.name + ".part")
-        beside.write_text(self.to_json())
-        beside.replace(path)
+        write_text(path, self.to_json())
 
     @staticmethod
     def load(path: Path) -> IntGraph:

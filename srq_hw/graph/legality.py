@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from srq_hw.fixedpoint import PRODUCT_LIMIT, bits_for
 from srq_hw.graph.check import bounds, ends, prove_accumulators
 from srq_hw.graph.ir import IntGraph, Node
-from srq_hw.graph.ops import Bounds
+from srq_hw.graph.opspec import Bounds
 from srq_hw.target import Target
 
 Reach = dict[str, Bounds]

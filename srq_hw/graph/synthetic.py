@@ -7,7 +7,8 @@ import numpy as np
 from srq_hw.fixedpoint import bits_for, dyadic, int_range
 from srq_hw.graph.check import verify
 from srq_hw.graph.ir import Attr, IntGraph, Node, Tensor
-from srq_hw.graph.ops import OPS, Bounds
+from srq_hw.graph.ops import OPS
+from srq_hw.graph.opspec import Bounds
 
 
 class GraphBuilder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from srq_hw.files import write_text
 from srq_hw.mixed.search import Point, Result
 from srq_hw.quantize.recipe import Recipe
+from srq_hw.report import svg
 from srq_hw.report.axis import Axis, real, round_ticks
-from srq_hw.report.plots import _line, _polyline, _svg, _text
 
 FILES = ("search.json", "recipe.yaml", "front.svg", "table.md")
 #: the drawing stands alone, so it brings the colours of the report's page (report.css) with it
@@ -32,7 +32,6 @@ STYLE = Markup(
 
 def write_result(result: Result, folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write FILES into the folder and return search.json's data. about: what was searched (network, target ...)."""
-    folder.mkdir(parents=True, exist_ok=True)
     data = {**about, **as_dict(result)}
     texts = {
         "search.json": json.dumps(data, indent=1) + "\n",
@@ -41,9 +40,7 @@ def write_result(result: Result, folder: Path, about: Mapping[str, Any]) -> dict
         "table.md": markdown(result),
     }
     for name in FILES:
-        scratch = folder / f".{name}.part"
-        scratch.write_text(texts[name])
-        os.replace(scratch, folder / name)
+        write_text(folder / name, texts[name])
     return data
 
 
@@ -158,18 +155,18 @@ def front_plot(result: Result) -> Markup:
     up = Axis(min(psnr) - pad_y, max(psnr) + pad_y, base, top)
     parts = [STYLE]
     for value in round_ticks(up.low, up.high):
-        parts += [_line(left, up(value), width - 14, up(value), "grid"), _text(left - 7, up(value) + 4, real(value, 3),
-                                                                               "tick end")]  # fmt: skip
+        parts += [svg.line(left, up(value), width - 14, up(value), "grid"),
+                  svg.text(left - 7, up(value) + 4, real(value, 3), "tick end")]  # fmt: skip
     for value in round_ticks(across.low, across.high):
-        parts += [_line(across(value), base, across(value), base + 5, "grid"),
-                  _text(across(value), base + 19, real(value, 3), "tick middle")]  # fmt: skip
+        parts += [svg.line(across(value), base, across(value), base + 5, "grid"),
+                  svg.text(across(value), base + 19, real(value, 3), "tick middle")]  # fmt: skip
     curves = (
         ("clip-up", [(point.figure, point.measured) for point in result.front]),
         ("faint", [(point.figure, point.predicted) for point in result.front if point.predicted is not None]),
         ("clip-low", [(point.figure, point.measured) for point in result.uniforms]),
     )
     for style, line in curves:
-        parts.append(_polyline([(across(x), up(y)) for x, y in line], style))
+        parts.append(svg.polyline([(across(x), up(y)) for x, y in line], style))
     for point in points:
         parts.append(_dot(across(point.figure), up(point.measured), point, "low" if point.name != "mixed" else "dot"))
     parts.append(_dot(across(result.chosen.figure), up(result.chosen.measured), result.chosen, "ring", 7.0))
@@ -177,10 +174,10 @@ def front_plot(result: Result) -> Markup:
     for row, (style, text) in enumerate(keys):
         y = base - 14 - 18 * (len(keys) - 1 - row)
         parts += [Markup('<circle cx="{}" cy="{}" r="4" class="{}"/>').format(width - 200, y - 4, style),
-                  _text(width - 188, y, text, "tick")]  # fmt: skip
-    parts.append(_text((left + width) / 2, height - 8, result.model.unit, "tick middle"))
-    parts.append(_text(left, top - 5, "PSNR of the integer output against the float network, dB", "tick"))
-    drawing = _svg(width, height, "Cost against quality", "wide", parts)
+                  svg.text(width - 188, y, text, "tick")]  # fmt: skip
+    parts.append(svg.text((left + width) / 2, height - 8, result.model.unit, "tick middle"))
+    parts.append(svg.text(left, top - 5, "PSNR of the integer output against the float network, dB", "tick"))
+    drawing = svg.drawing(width, height, "Cost against quality", "wide", parts)
     return Markup(str(drawing).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1))
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srq_hw.errors import InputError, RunError
+from srq_hw.files import beside
 from srq_hw.networks.checkpoint import CHECKPOINT_SUFFIXES, build_network, sha256_of
 from srq_hw.networks.registry import NETWORKS
 from srq_hw.networks.sources import NAMED_DIGEST, source_of
@@ -88,29 +89,26 @@ def fetch(
     allowed = _digests(address, sha256, source.digests)
     folder = cache_folder() if out is None else out
     final = folder / f"{network}{suffix}"
-    beside = folder / f".{network}.{os.getpid()}.part{suffix}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror or error}); choose another --out") from error
     try:
-        _download(address, beside, advance or (lambda done, total: None))
-        digest = sha256_of(beside)
-        verified = next((prefix for prefix in allowed if digest.startswith(prefix)), None)
-        if allowed and verified is None:
-            raise RunError(
-                f"{address}: SHA-256 begins with {digest[:16]}, wanted {' or '.join(allowed)}; the file was damaged "
-                "on its way or is another one. Nothing was kept"
-            )
-        try:
-            build_network(info, {}, beside)
-        except InputError as error:
-            raise RunError(f"{address}: {str(error).replace(str(beside), 'the file')}. Nothing was kept") from error
-        beside.replace(final)
+        with beside(final, suffix) as place:  # the reader goes by the suffix
+            _download(address, place, advance or (lambda done, total: None))
+            digest = sha256_of(place)
+            verified = next((prefix for prefix in allowed if digest.startswith(prefix)), None)
+            if allowed and verified is None:
+                raise RunError(
+                    f"{address}: SHA-256 begins with {digest[:16]}, wanted {' or '.join(allowed)}; the file was "
+                    "damaged on its way or is another one. Nothing was kept"
+                )
+            try:
+                build_network(info, {}, place)
+            except InputError as error:
+                raise RunError(f"{address}: {str(error).replace(str(place), 'the file')}. Nothing was kept") from error
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror or error}); choose another --out") from error
-    finally:
-        beside.unlink(missing_ok=True)
     for other in CHECKPOINT_SUFFIXES:  # an older one would be found first
         if other != suffix and out is None:
             final.with_suffix(other).unlink(missing_ok=True)

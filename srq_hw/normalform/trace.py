@@ -10,7 +10,8 @@ from torch import Tensor, fx, nn
 from srq_hw.errors import InputError
 from srq_hw.networks.bicubic import BicubicUpsample
 from srq_hw.networks.loading import FloatNetwork
-from srq_hw.normalform.normal import NormalNet, evaluate, fold
+from srq_hw.normalform.fold import fold
+from srq_hw.normalform.normal import NormalNet, evaluate
 from srq_hw.normalform.trace_functions import FUNCTIONS
 from srq_hw.normalform.trace_modules import MODULES
 from srq_hw.normalform.translate import Translator

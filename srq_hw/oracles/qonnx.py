@@ -20,7 +20,8 @@ from srq_hw.exchange.qonnx_export import META_PREFIX
 from srq_hw.exchange.values import ROUNDING_MODES, attributes
 from srq_hw.graph.check import SAME_TYPE_OPS
 from srq_hw.graph.ir import Int, IntGraph, Node
-from srq_hw.graph.ops import OPS, undo_depth_to_space
+from srq_hw.graph.ops import OPS
+from srq_hw.graph.resampling import undo_depth_to_space
 from srq_hw.quantize.requant import POW2_TOLERANCE
 from srq_hw.simulate.reference import trace
 

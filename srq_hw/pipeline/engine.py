@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from srq_hw.errors import RunError
+from srq_hw.files import write_text
 
 #: folder of records and scratch files inside the build folder
 STATE = ".srq"
@@ -168,19 +168,6 @@ def _move(scratch: Path, folder: Path, name: str, step: str) -> None:
         old.parent.mkdir(parents=True, exist_ok=True)
         target.replace(old)
     source.replace(target)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file beside its final name, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    os.replace(beside, path)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Plain data, sorted, as an atomically written file."""
-    write_text(path, json.dumps(data, sort_keys=True, indent=1) + "\n")
 
 
 @contextmanager

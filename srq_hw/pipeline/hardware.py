@@ -8,7 +8,8 @@ from typing import Any
 from srq_hw.backends.finn.build import FinnResult, build_finn, load_result
 from srq_hw.backends.finn.oracle import finn_oracle
 from srq_hw.backends.handoff import write_handoff
-from srq_hw.pipeline.engine import RESULTS, Step, write_json
+from srq_hw.files import write_json
+from srq_hw.pipeline.engine import RESULTS, Step
 from srq_hw.pipeline.session import Session, image_sha256
 from srq_hw.tools import find_tool
 

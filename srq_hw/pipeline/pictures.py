@@ -16,8 +16,9 @@ from srq_hw.evaluate.datasets import Pair
 from srq_hw.evaluate.images import write_png
 from srq_hw.evaluate.metrics import psnr_y, ssim_y
 from srq_hw.evaluate.resize import upscale
+from srq_hw.files import write_json
 from srq_hw.networks.loading import FloatNetwork, run_float
-from srq_hw.pipeline.engine import RESULTS, Step, write_json
+from srq_hw.pipeline.engine import RESULTS, Step
 from srq_hw.pipeline.session import Session, image_channels
 from srq_hw.quantize.brevitas_layers import QuantNet
 from srq_hw.quantize.store import FILES as QUANTIZED

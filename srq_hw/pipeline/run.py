@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 from srq_hw.errors import InputError, RunError, SrqError
 from srq_hw.exchange.lower import image_size, lower
+from srq_hw.files import write_json, write_text
 from srq_hw.graph.ir import IntGraph
 from srq_hw.pipeline.assemble import assemble
-from srq_hw.pipeline.engine import StepRecord, final_places, locked, run_step, write_json, write_text
+from srq_hw.pipeline.engine import StepRecord, final_places, locked, run_step
 from srq_hw.pipeline.options import BuildOptions, check_file_options, check_fps, prepare_folder
 from srq_hw.pipeline.session import Session
 from srq_hw.pipeline.steps import build_steps

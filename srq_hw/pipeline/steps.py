@@ -13,12 +13,13 @@ from typing import Any
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import lower
 from srq_hw.exchange.qonnx_export import export_qonnx, save_model
+from srq_hw.files import write_json
 from srq_hw.graph.check import prove_accumulators
 from srq_hw.graph.legality import legality
 from srq_hw.oracles.qonnx import qonnx_oracle
 from srq_hw.parity import Comparison, compare
 from srq_hw.pipeline import hardware, pictures
-from srq_hw.pipeline.engine import RESULTS, STATE, Step, sha256_file, write_json
+from srq_hw.pipeline.engine import RESULTS, STATE, Step, sha256_file
 from srq_hw.pipeline.session import Session, image_sha256
 from srq_hw.proof import frozen_against_reference
 from srq_hw.quantize.freeze import load_frozen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from srq_hw.errors import InputError
-from srq_hw.pipeline.engine import write_json
+from srq_hw.files import beside, write_json
 
 FILE, LOG = "checkpoint.pt", "log.json"
 
@@ -40,9 +39,8 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, state: Checkpoint) -> None:
     """Write folder/checkpoint.pt, and its log as folder/log.json."""
-    beside = folder / (FILE + ".part")
-    torch.save(vars(state), beside)
-    os.replace(beside, folder / FILE)
+    with beside(folder / FILE) as place, place.open("wb") as stream:  # a file's name would get into its bytes
+        torch.save(vars(state), stream)
     write_json(folder / LOG, {"settings": state.settings, "epochs": state.log})
 
 

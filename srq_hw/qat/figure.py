@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from srq_hw.errors import InputError
 from srq_hw.qat.checkpoint import LOG
+from srq_hw.report import svg
 from srq_hw.report.axis import Axis, real, round_ticks
 
 #: drawing units
@@ -79,20 +80,19 @@ def _panel(title: str, curves: Sequence[Sequence[float]], reference: float | Non
     y = Axis(min(values) - margin, max(values) + margin, HEIGHT - BOTTOM, TOP)
     last = max(max(len(curve) for curve in curves) - 1, 1)
     x = Axis(0.0, float(last), LEFT, WIDTH - RIGHT)
-    parts = [Markup('<text x="{}" y="{}" class="title">{}</text>').format(LEFT, TOP - 10, title)]
+    parts = [svg.text(LEFT, TOP - 10, title, "title")]
     for value in y.ticks():
-        parts.append(_line(LEFT, y(value), WIDTH - RIGHT, y(value), "grid"))
-        parts.append(_text(LEFT - 6, y(value) + 4, real(value, 5), "end"))
+        parts.append(svg.line(LEFT, y(value), WIDTH - RIGHT, y(value), "grid"))
+        parts.append(svg.text(LEFT - 6, y(value) + 4, real(value, 5), "end"))
     for value in round_ticks(0.0, float(last), min(last, 8)):
         if value == int(value):
-            parts.append(_text(x(value), HEIGHT - BOTTOM + 18, str(int(value)), "middle"))
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 36, "epoch (0: before training)", "middle"))
+            parts.append(svg.text(x(value), HEIGHT - BOTTOM + 18, str(int(value)), "middle"))
+    parts.append(svg.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 36, "epoch (0: before training)", "middle"))
     if reference is not None:
-        parts.append(_line(LEFT, y(reference), WIDTH - RIGHT, y(reference), "float"))
+        parts.append(svg.line(LEFT, y(reference), WIDTH - RIGHT, y(reference), "float"))
     for index, curve in enumerate(curves):
         points = [(x(float(epoch)), y(value)) for epoch, value in enumerate(curve)]
-        line = " ".join(f"{a},{b}" for a, b in points)
-        parts.append(Markup('<polyline points="{}" class="run{}"/>').format(line, index))
+        parts.append(svg.polyline(points, f"run{index}"))
         parts += [Markup('<circle cx="{}" cy="{}" r="2.5" class="run{}"/>').format(a, b, index) for a, b in points]
     return Markup("").join(parts)
 
@@ -105,13 +105,5 @@ def _legend(runs: Sequence[Run], y: float) -> Markup:
     parts = []
     for index, (title, style) in enumerate(entries):
         start = LEFT + index * pitch
-        parts += [_line(start, y - 4, start + 28, y - 4, style), _text(start + 34, y, title, "")]
+        parts += [svg.line(start, y - 4, start + 28, y - 4, style), svg.text(start + 34, y, title, "")]
     return Markup("").join(parts)
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
-    return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(x1, y1, x2, y2, style)
-
-
-def _text(x: float, y: float, text: str, style: str) -> Markup:
-    return Markup('<text x="{}" y="{}" class="{}">{}</text>').format(x, y, style, text)

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from srq_hw.errors import InputError
 from srq_hw.evaluate.colour import network_view
 from srq_hw.evaluate.datasets import Pair, iter_pairs
+from srq_hw.files import write_json
 from srq_hw.networks.loading import FloatNetwork, load_network
 from srq_hw.normalform.normal import NormalNet
 from srq_hw.normalform.trace import normalize
-from srq_hw.pipeline.engine import locked, sha256_json, write_json
+from srq_hw.pipeline.engine import locked, sha256_json
 from srq_hw.pipeline.session import centre, image_sha256, normal_sha256
 from srq_hw.qat.checkpoint import FILE, Checkpoint
 from srq_hw.qat.data import Training, read_pairs, training_of

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from srq_hw.errors import InputError
+from srq_hw.files import write_bytes, write_text
 from srq_hw.normalform.normal import NormalNet
 from srq_hw.quantize.calibration import Calibration, Range
 from srq_hw.quantize.plan import QuantPlan, make_plan
@@ -83,8 +83,8 @@ def save_quantized(quantized: Quantized, folder: Path) -> None:
             assert layer.weight is not None and layer.bias is not None
             tensors[f"{layer.name}.weight"] = layer.weight.contiguous()
             tensors[f"{layer.name}.bias"] = layer.bias.contiguous()
-    _write(folder / CALIBRATION, json.dumps(data, indent=1).encode())  # floats keep every bit through repr
-    _write(folder / WEIGHTS, save(tensors))
+    write_text(folder / CALIBRATION, json.dumps(data, indent=1))  # floats keep every bit through repr
+    write_bytes(folder / WEIGHTS, save(tensors))
 
 
 def load_quantized(folder: Path, net: NormalNet, target: Target) -> Quantized:
@@ -146,9 +146,3 @@ def _read(folder: Path) -> _Stored:
     except ValidationError as error:
         lines = [f"  {'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()[:5]]
         raise InputError("\n".join([f"{path}: cannot be read; quantize the network anew", *lines])) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    beside = path.with_name(path.name + ".part")
-    beside.write_bytes(content)
-    os.replace(beside, path)

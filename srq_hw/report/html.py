@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from srq_hw.files import write_text
 from srq_hw.report.axis import real
 from srq_hw.report.pictures import CROP_SIDE, pictures
 from srq_hw.report.plots import clipped_share, clipping_plot, histogram_plot, shorten
@@ -52,10 +52,7 @@ def write_html(report: dict[str, Any], out_dir: Path) -> Path:
     Raises RunError where the report breaks its schema, or an image it names is missing, unreadable or outside.
     """
     path = out_dir / "report.html"
-    beside = path.with_name(".report.html.part")
-    text = render(report, out_dir)
-    beside.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(beside, path)
+    write_text(path, render(report, out_dir))
     return path
 
 

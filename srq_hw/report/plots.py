@@ -1,6 +1,6 @@
 """The report's drawings as inline SVG: colours come from the page's style sheet, so both colour schemes work.
 
-Every text passes through markupsafe, so a hostile layer name stays text. The same rows give the same bytes.
+A hostile layer name stays text (see `svg`). The same rows give the same bytes.
 """
 
 from __future__ import annotations
@@ -11,31 +11,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from srq_hw.report import svg
 from srq_hw.report.axis import Axis, real, value_axis
 
 Row = Mapping[str, Any]
 
 NAMED_LAYERS = 22  # with more layers than this the axis shows numbers instead of names
 HISTOGRAM_BINS = 64
-
-
-def _text(x: float, y: float, text: str, style: str) -> Markup:
-    return Markup('<text x="{}" y="{}" class="{}">{}</text>').format(x, y, style, text)
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
-    return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(x1, y1, x2, y2, style)
-
-
-def _svg(width: float, height: float, title: str, style: str, parts: Sequence[Markup]) -> Markup:
-    head = Markup('<svg viewBox="0 0 {} {}" class="{}" role="img"><title>{}</title>').format(
-        width, height, style, title
-    )
-    return head + Markup("").join(parts) + Markup("</svg>")
-
-
-def _polyline(points: Sequence[tuple[float, float]], style: str) -> Markup:
-    return Markup('<polyline points="{}" class="{}"/>').format(" ".join(f"{x},{y}" for x, y in points), style)
 
 
 def clipping_plot(rows: Sequence[Row]) -> Markup:
@@ -64,7 +46,7 @@ def clipping_plot(rows: Sequence[Row]) -> Markup:
     for x, row in zip(centre, layers, strict=True):
         parts.append(_layer_mark(x, half, row, axis))
     for key, style in (("upper", "clip-up"), ("lower", "clip-low")):
-        parts.append(_polyline([(x, axis(row[key])) for x, row in zip(centre, layers, strict=True)], style))
+        parts.append(svg.polyline([(x, axis(row[key])) for x, row in zip(centre, layers, strict=True)], style))
     every = 1 if named else math.ceil(len(layers) / 32)
     base = top + plot_height
     for index, (x, (number, row)) in enumerate(zip(centre, numbered, strict=True)):
@@ -72,19 +54,19 @@ def clipping_plot(rows: Sequence[Row]) -> Markup:
             label = Markup('<text x="{0}" y="{1}" class="tick end" transform="rotate(-40 {0} {1})">{2}</text>')
             parts.append(label.format(x + 3, base + 16, shorten(row["name"], 20)))
         elif index % every == 0:
-            parts.append(_text(x, base + 16, str(number), "tick middle"))
-    parts.append(_text(left, top - 3, "value, log scale on both sides of 0" if axis.knee else "value", "tick"))
+            parts.append(svg.text(x, base + 16, str(number), "tick middle"))
+    parts.append(svg.text(left, top - 3, "value, log scale on both sides of 0" if axis.knee else "value", "tick"))
     foot = "layer" if named else "layer number (see the table)"
-    parts.append(_text(round((left + width) / 2, 1), height - 4, foot, "tick middle"))
-    return _svg(width, height, "Clipping bounds and data range of every quantizer", "wide", parts)
+    parts.append(svg.text(round((left + width) / 2, 1), height - 4, foot, "tick middle"))
+    return svg.drawing(width, height, "Clipping bounds and data range of every quantizer", "wide", parts)
 
 
 def _grid(axis: Axis, left: float, width: float) -> list[Markup]:
     parts = []
     for value in axis.ticks():
         y = axis(value)
-        parts.append(_line(left, y, width - 8, y, "zero" if value == 0 else "grid"))
-        parts.append(_text(left - 8, y + 4, real(value, 3), "tick end"))
+        parts.append(svg.line(left, y, width - 8, y, "zero" if value == 0 else "grid"))
+        parts.append(svg.text(left - 8, y + 4, real(value, 3), "tick end"))
     return parts
 
 
@@ -98,7 +80,7 @@ def _layer_mark(x: float, half: float, row: Row, axis: Axis) -> Markup:
         parts.append(Markup(box).format(round(x - half, 1), y, round(2 * half, 1), round(max(end - y, 1.0), 1)))
     for key, style in (("upper", "mark-up"), ("lower", "mark-low")):
         y = axis(row[key])
-        parts.append(_line(round(x - half, 1), y, round(x + half, 1), y, style))
+        parts.append(svg.line(round(x - half, 1), y, round(x + half, 1), y, style))
     return Markup("<g><title>{}</title>{}</g>").format(about, Markup("").join(parts))
 
 
@@ -153,15 +135,15 @@ def histogram_plot(row: Row) -> Markup:
             (kept if inside else clipped).append(bar)
     parts = [Markup('<path d="{}" class="{}"/>').format("".join(bars), style)
              for bars, style in ((kept, "kept"), (clipped, "cut")) if bars]  # fmt: skip
-    parts.append(_line(0, base, width, base, "zero"))
+    parts.append(svg.line(0, base, width, base, "zero"))
     for key, style in (("lower", "clip-low"), ("upper", "clip-up")):
         x = axis(row[key])
-        parts.append(_line(x, 0, x, base, style))
-    parts.append(_text(1, height - 3, real(left, 3), "tick"))
-    parts.append(_text(width - 1, height - 3, real(right, 3), "tick end"))
+        parts.append(svg.line(x, 0, x, base, style))
+    parts.append(svg.text(1, height - 3, real(left, 3), "tick"))
+    parts.append(svg.text(width - 1, height - 3, real(right, 3), "tick end"))
     if left < 0 < right and 0.25 < -left / (right - left) < 0.75:
-        parts.append(_text(axis(0.0), height - 3, "0", "tick middle"))
-    return _svg(width, height, f"Histogram of {row['name']}", "small", parts)
+        parts.append(svg.text(axis(0.0), height - 3, "0", "tick middle"))
+    return svg.drawing(width, height, f"Histogram of {row['name']}", "small", parts)
 
 
 def shorten(text: str, limit: int) -> str:

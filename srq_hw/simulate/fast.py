@@ -14,7 +14,7 @@ import torch
 
 from srq_hw.errors import InputError
 from srq_hw.graph.ir import Int, IntGraph
-from srq_hw.graph.ops import undo_depth_to_space
+from srq_hw.graph.resampling import undo_depth_to_space
 from srq_hw.simulate.crew import Work, work_through
 from srq_hw.simulate.plan import Job, Plan, make_plan
 from srq_hw.simulate.reference import as_batch

@@ -9,7 +9,8 @@ import numpy as np
 
 from srq_hw.graph.check import bounds, verify
 from srq_hw.graph.ir import IntGraph, Node
-from srq_hw.graph.ops import Bounds, depth_to_space_order
+from srq_hw.graph.opspec import Bounds
+from srq_hw.graph.resampling import depth_to_space_order
 from srq_hw.simulate.convolve import Convolution, choose
 from srq_hw.simulate.kernels import EXACT, requant_is_exact, requant_of
 from srq_hw.simulate.steps import AddRequant, ByDefinition, ConvOnly, ConvRequant, Filter, Step

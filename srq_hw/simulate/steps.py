@@ -14,7 +14,8 @@ import numpy as np
 
 from srq_hw.graph.check import SAME_TYPE_OPS
 from srq_hw.graph.ir import Int, Node, Tensor
-from srq_hw.graph.ops import OPS, filter_axis
+from srq_hw.graph.ops import OPS
+from srq_hw.graph.resampling import filter_axis
 from srq_hw.simulate.convolve import Convolution
 from srq_hw.simulate.kernels import Real, Requant, add_kernel, requant_kernel
 from srq_hw.simulate.storage import Array, Store

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srq_hw.graph.ir import Int, IntGraph, Tensor
-from srq_hw.graph.ops import Bounds
+from srq_hw.graph.opspec import Bounds
 
 Array = npt.NDArray[np.integer]
 

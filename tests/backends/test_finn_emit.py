@@ -19,7 +19,7 @@ from srq_hw.backends.finn.thresholds import offset_thresholds, requant_threshold
 from srq_hw.errors import InputError
 from srq_hw.fixedpoint import ROUNDINGS, int_range, requantize
 from srq_hw.graph.ir import IntGraph, Node
-from srq_hw.graph.ops import Bounds
+from srq_hw.graph.opspec import Bounds
 from srq_hw.graph.synthetic import GraphBuilder, edsr_graph
 from srq_hw.graph.taps import filter_taps
 from srq_hw.simulate.reference import run, trace

@@ -17,7 +17,8 @@ from srq_hw.errors import InputError
 from srq_hw.fixedpoint import bits_for
 from srq_hw.graph import check
 from srq_hw.graph.ir import IntGraph, Node, Tensor
-from srq_hw.graph.ops import OPS, Bounds
+from srq_hw.graph.ops import OPS
+from srq_hw.graph.opspec import Bounds
 from srq_hw.simulate import reference
 
 Array = list  # nested lists of Python integers, [n][y][x][c]

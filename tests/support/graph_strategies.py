@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from srq_hw.fixedpoint import PRODUCT_LIMIT, ROUNDINGS, bits_for, dyadic, int_range
 from srq_hw.graph.ir import IntGraph, Node
-from srq_hw.graph.ops import OPS, Bounds
+from srq_hw.graph.ops import OPS
+from srq_hw.graph.opspec import Bounds
 from srq_hw.graph.synthetic import GraphBuilder
 from srq_hw.graph.taps import KERNELS, filter_taps
 

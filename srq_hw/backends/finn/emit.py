@@ -24,7 +24,7 @@ from srq_hw.errors import InputError
 from srq_hw.fixedpoint import bits_for
 from srq_hw.graph.check import bounds
 from srq_hw.graph.ir import Int, IntGraph, Node
-from srq_hw.graph.ops import Bounds
+from srq_hw.graph.opspec import Bounds
 
 OPSET = 18
 DOMAIN = "qonnx.custom_op.general"

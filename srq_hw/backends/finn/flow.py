@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 from srq_hw.backends.finn.codegen import generate_sources
 from srq_hw.backends.finn.estimate import Device
 from srq_hw.backends.finn.folding import choose_folding, folding_config, remember_shuffle_cycles, settle_names
+from srq_hw.files import write_json
 
 Progress = Callable[[str, float | None], None]
 #: an integer requantization that looks uniform to within 1 % would be turned into a float one from this width on
@@ -111,13 +110,6 @@ def _exact_types(model: Any, types: dict[str, Any]) -> None:
             op.set_nodeattr("outputDataType", known[node.output[0]].name)
         if node.op_type.startswith("Thresholding") and node.input[0] in known:
             op.set_nodeattr("inputDataType", known[node.input[0]].name)
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write sorted JSON beside the path, then rename."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
-    os.replace(beside, path)
 
 
 def run_build(job: dict[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:

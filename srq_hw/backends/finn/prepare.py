@@ -10,8 +10,8 @@ import numpy as np
 from srq_hw.errors import InputError
 from srq_hw.graph.check import verify
 from srq_hw.graph.ir import Int, IntGraph, Node
-from srq_hw.graph.ops import depth_to_space_order
 from srq_hw.graph.passes import run_passes
+from srq_hw.graph.resampling import depth_to_space_order
 
 
 @dataclass(frozen=True)

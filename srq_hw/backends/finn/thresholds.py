@@ -10,7 +10,7 @@ import numpy as np
 
 from srq_hw.fixedpoint import bits_for, int_range, thresholds
 from srq_hw.graph.ir import Int, Node
-from srq_hw.graph.ops import Bounds
+from srq_hw.graph.opspec import Bounds
 
 
 def requant_thresholds(node: Node, reach: Bounds, out_range: tuple[int, int], bias: Int | None) -> Int:

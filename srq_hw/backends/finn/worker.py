@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from srq_hw.files import beside
+
 
 def main(job_file: Path) -> int:
     """Run the job; 0 when the result file says "ok", 1 when it says what failed."""
@@ -31,10 +33,8 @@ def main(job_file: Path) -> int:
             "message": getattr(error, "message", f"{type(error).__name__}: {error}"),
             "model": getattr(error, "model", ""),
         }
-    target = folder / job["result"]
-    beside = target.with_name(target.name + ".part")
-    beside.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
-    os.replace(beside, target)
+    with beside(folder / job["result"]) as place:  # a folder that is gone by now is not made again
+        place.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
     return 0 if result["status"] == "ok" else 1
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from srq_hw.backends.handoff.continue_build import MANIFEST, manifest_problems
+from srq_hw.files import write_text
 
 
 def write_manifest(folder: Path) -> None:
@@ -16,9 +16,7 @@ def write_manifest(folder: Path) -> None:
         if path.is_file() and path.name != MANIFEST:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             lines.append(f"{digest}  {path.relative_to(folder).as_posix()}\n")
-    beside = folder / f"{MANIFEST}.part"
-    beside.write_text("".join(lines))
-    os.replace(beside, folder / MANIFEST)
+    write_text(folder / MANIFEST, "".join(lines))
 
 
 def verify_manifest(folder: Path) -> list[str]:
