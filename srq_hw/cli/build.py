@@ -18,6 +18,7 @@ from srq_hw.cli.options import (
     QuantizedOption,
     RecipeOption,
     SumsOption,
+    TailOption,
     TargetOption,
     WeightsOption,
 )
@@ -39,6 +40,7 @@ def build(
         int | None, typer.Option("--act-bits", help="Bits of the activations, instead of --bits.")
     ] = None,
     edges: EdgesOption = None,
+    tail: TailOption = None,
     sums: SumsOption = None,
     calib: RecipeOption = None,
     calib_images: CalibImagesOption = None,
@@ -83,6 +85,7 @@ def build(
         stop_after=stop_after,
         quantized=quantized,
         edges=edges,
+        tail=tail,
         sums=sums,
     )
     with interruptible(), BuildProgress() as watcher:

@@ -18,6 +18,7 @@ from srq_hw.cli.options import (
     QuantizedOption,
     RecipeOption,
     SumsOption,
+    TailOption,
     TargetOption,
     WeightsOption,
 )
@@ -33,6 +34,7 @@ def evaluate(
     target: TargetOption = "zcu104",
     bits: BitsOption = None,
     edges: EdgesOption = None,
+    tail: TailOption = None,
     sums: SumsOption = None,
     calib: RecipeOption = None,
     calib_images: CalibImagesOption = None,
@@ -57,6 +59,7 @@ def evaluate(
         calib_images=calib_images,
         quantized=quantized,
         edges=edges,
+        tail=tail,
         sums=sums,
     )
     with interruptible(), bar("evaluate") as progress:
@@ -91,6 +94,15 @@ def compare(
             metavar="BITS|none",
             help="Bits of first and last convolutions where --bits is below.",
             show_default="the recipe's, else 8",
+        ),
+    ] = None,
+    tail: Annotated[
+        str | None,
+        typer.Option(
+            "--tail",
+            metavar="BITS|none",
+            help="Bits of the convolutions from the upsampling on, where --bits is below.",
+            show_default="the recipe's",
         ),
     ] = None,
     sums: Annotated[
@@ -130,6 +142,7 @@ def compare(
         weights_dir=weights_dir,
         target=target,
         edges=parse_policy(edges, "--edges", EDGES_MOST),
+        tail=parse_policy(tail, "--tail", EDGES_MOST),
         sums=parse_policy(sums, "--sums", SUMS_MOST),
         calib_images=calib_images,
         calib_low=calib_low,

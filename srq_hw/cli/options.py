@@ -31,6 +31,10 @@ CalibImagesOption = Annotated[
 EdgesOption = Annotated[
     int | None, typer.Option("--edges", help="Bits of the first and last convolutions; none: as the recipe says.")
 ]
+TailOption = Annotated[
+    int | None,
+    typer.Option("--tail", help="Bits of the convolutions from the upsampling on; none: as the recipe says."),
+]
 SumsOption = Annotated[
     int | None, typer.Option("--sums", help="Bits of what sums and skips carry; none: as the recipe says.")
 ]

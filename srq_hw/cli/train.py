@@ -14,6 +14,7 @@ from srq_hw.cli.options import (
     EdgesOption,
     JsonOption,
     SumsOption,
+    TailOption,
     TargetOption,
     WeightsOption,
 )
@@ -42,6 +43,7 @@ def qat(
         str, typer.Option("--init", help="Recipe of the post-training quantization to start from.")
     ] = "srq",
     edges: EdgesOption = None,
+    tail: TailOption = None,
     sums: SumsOption = None,
     fqsr: Annotated[
         bool, typer.Option("--fqsr", help="Every layer and skip at --bits, first and last included.")
@@ -95,6 +97,7 @@ def qat(
         act_bits=act_bits if act_bits is not None else bits,
         recipe=init,
         edges=edges,
+        tail=tail,
         sums=sums,
         fqsr=fqsr,
         quantizer=quantizer,

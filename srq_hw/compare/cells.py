@@ -177,13 +177,13 @@ def find_methods(names: tuple[str, ...]) -> tuple[Method, ...]:
 
 
 def with_policy(recipe: Recipe, widths: Widths, options: CompareOptions) -> Recipe:
-    """The recipe with the edges and sums that were asked for; edges count only where they are wider than the rest."""
+    """The recipe with the widths that were asked for; edges and tail count only where they are wider than the rest."""
     change: dict[str, Any] = {}
     narrow = min(widths.weights, widths.activations)
     edges = recipe.policy.edges if options.edges is None else options.edges
-    if edges is None:
-        edges = EDGE_BITS
-    change["edges"] = edges if isinstance(edges, int) and edges > narrow else None
+    tail = recipe.policy.tail if options.tail is None else options.tail
+    for name, bits in (("edges", EDGE_BITS if edges is None else edges), ("tail", tail)):
+        change[name] = bits if isinstance(bits, int) and bits > narrow else None
     if options.sums is not None:
         change["sums"] = options.sums if isinstance(options.sums, int) else None
     return recipe.model_copy(update={"policy": recipe.policy.model_copy(update=change)})

@@ -34,7 +34,7 @@ class Widths:
 class CompareOptions:
     """Options of one comparison; see `srq-hw compare --help`.
 
-    edges, sums: bits, "none", or None (KEEP): as the recipe says (edges: else EDGE_BITS below that width).
+    edges, tail, sums: bits, "none", or None (KEEP): as the recipe says (edges: else EDGE_BITS below that width).
     calib_low: the calibration images are low resolution already. jobs None: one worker per core.
     """
 
@@ -47,6 +47,7 @@ class CompareOptions:
     weights_dir: Path | None = None
     target: str = "int-generic"
     edges: int | str | None = None
+    tail: int | str | None = None
     sums: int | str | None = None
     calib_images: Path | None = None
     calib_low: bool = False

@@ -38,6 +38,7 @@ class BuildOptions:
     stop_after: str | None = None
     quantized: Path | None = None
     edges: int | None = None
+    tail: int | None = None
     sums: int | None = None
 
     @property
@@ -68,6 +69,7 @@ def check_file_options(options: BuildOptions, size: tuple[int, int] | None) -> N
         "--calib-images": options.calib_images,
         "--quantized": options.quantized,
         "--edges": options.edges,
+        "--tail": options.tail,
         "--sums": options.sums,
     }
     for name, value in given.items():

@@ -57,7 +57,7 @@ class Session:
     def recipe(self) -> Recipe:
         """The recipe by name, with the policy that the options ask for."""
         recipe = load_recipe(self.options.recipe or DEFAULT_RECIPE)
-        return with_policy(recipe, self.options.edges, self.options.sums)
+        return with_policy(recipe, self.options.edges, self.options.tail, self.options.sums)
 
     @cached_property
     def foreign(self) -> onnx.ModelProto:

@@ -33,6 +33,7 @@ class QatOptions:
     act_bits: int | None = None
     recipe: str = "srq"
     edges: int | None = None
+    tail: int | None = None
     sums: int | None = None
     fqsr: bool = False
     quantizer: str = "lsq"
@@ -82,7 +83,9 @@ def check_options(options: QatOptions) -> None:
         if not low <= value <= high:
             raise InputError(f"{name} {value}: allowed is {low} to {high}")
     if not 0 < options.rate <= 1:
-        raise InputError(f"--rate {options.rate:g}: allowed is above 0 and up to 1 (weight steps per step of training)")
+        raise InputError(
+            f"--rate {options.rate:g}: allowed is above 0 and up to 1 (parts of the largest weight per step)"
+        )
     if not options.data:
         raise InputError("--data: give a folder of high-resolution training images")
 
@@ -91,9 +94,9 @@ def recipe_of(options: QatOptions) -> Recipe:
     """The recipe of --init with the layer policy asked for. InputError where two of them are."""
     recipe = load_recipe(options.recipe)
     if not options.fqsr:
-        return with_policy(recipe, options.edges, options.sums)
-    if options.edges is not None or options.sums is not None:
-        raise InputError("--fqsr: every layer and skip has --bits, so --edges and --sums do not go with it")
+        return with_policy(recipe, options.edges, options.tail, options.sums)
+    if (options.edges, options.tail, options.sums) != (None, None, None):
+        raise InputError("--fqsr: every layer and skip has --bits, so --edges, --tail and --sums do not go with it")
     return recipe.model_copy(update={"policy": FQSR})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from srq_hw.errors import InputError
-from srq_hw.normalform.normal import NormalNet, users
+from srq_hw.normalform.normal import NormalNet, upscales, users
 from srq_hw.target import Target
 from srq_hw.yamlfile import did_you_mean
 
@@ -14,12 +14,13 @@ from srq_hw.yamlfile import did_you_mean
 class LayerPolicy:
     """What a recipe asks for; None: as every other layer.
 
-    edges: bits of the weights of the first and last convolutions, and of what the last ones read; sums: bits of the
-    operands and results of sums (a skip carries the whole signal); weights, activations: convolution -> bits of its
-    weights and of its input, before everything else.
+    edges: bits of the weights of the first and last convolutions, and of what the last ones read; tail: the same of all
+    convolutions from the upsampling on; sums: bits of the operands and results of sums (a skip carries the whole
+    signal); weights, activations: convolution -> bits of its weights and of its input, before everything else.
     """
 
     edges: int | None = None
+    tail: int | None = None
     sums: int | None = None
     weights: dict[str, int] = field(default_factory=dict)
     activations: dict[str, int] = field(default_factory=dict)
@@ -44,11 +45,12 @@ def choose_bits(net: NormalNet, target: Target, weight_bits: int, act_bits: int,
                 f"{', '.join(convs)}"
             )
     edges = {conv for conv in convs if _reads_image(net, conv) or _makes_output(net, conv)}
+    tail = _tail(net)
     weights, activations = {}, {}
     for conv in convs:
-        at_edge = policy.edges if conv in edges else None
-        weights[conv] = policy.weights.get(conv, at_edge or weight_bits)
-        activations[conv] = policy.activations.get(conv, at_edge or act_bits)
+        own = max(policy.edges or 0 if conv in edges else 0, policy.tail or 0 if conv in tail else 0)
+        weights[conv] = policy.weights.get(conv, own or weight_bits)
+        activations[conv] = policy.activations.get(conv, own or act_bits)
     bits = Bits(weights, activations, policy.sums or act_bits)
     _require(target, bits)
     return bits
@@ -74,6 +76,21 @@ def _require(target: Target, bits: Bits) -> None:
 def _reads_image(net: NormalNet, conv: str) -> bool:
     layer = next(item for item in net.layers if item.name == conv)
     return net.layers[0].name in layer.inputs
+
+
+def _tail(net: NormalNet) -> set[str]:
+    """The convolutions behind which no other one works at the image's own size: what papers call the tail (upsampler
+    and last convolution of an EDSR). Empty where none works at that size at all."""
+    scale, found = upscales(net), set[str]()
+    small = {layer.name for layer in net.layers if layer.op == "conv" and scale[layer.name] == 1}
+    if not small:
+        return found
+    behind: dict[str, bool] = {}  # layer -> whether a convolution at the image's size follows it
+    for layer in reversed(net.layers):
+        behind[layer.name] = any(user.name in small or behind[user.name] for user in users(net.layers, layer.name))
+        if layer.op == "conv" and not behind[layer.name]:
+            found.add(layer.name)
+    return found
 
 
 def _makes_output(net: NormalNet, conv: str) -> bool:

@@ -158,6 +158,15 @@ class Policy(_Part):
         int | None,
         Field(ge=2, le=16, description="Bits of the first and last convolutions: weights, and the last ones' input."),
     ] = None
+    tail: Annotated[
+        int | None,
+        Field(
+            ge=2,
+            le=16,
+            description="The same of all convolutions from the upsampling on (those behind which none works at the "
+            "image's own size).",
+        ),
+    ] = None
     sums: Annotated[
         Annotated[int, Field(ge=2, le=24)] | Literal["widest"] | None,
         Field(
@@ -174,7 +183,7 @@ class Policy(_Part):
     def layers(self, target: Target) -> LayerPolicy:
         """The same as `policy` takes it, worked out for a target."""
         sums = target.integer.sums_bits_max if self.sums == "widest" else self.sums
-        return LayerPolicy(self.edges, sums, self.weights, self.activations)
+        return LayerPolicy(self.edges, self.tail, sums, self.weights, self.activations)
 
 
 class Equalize(_Part):
@@ -199,7 +208,10 @@ class Rates(_Part):
     biases: Annotated[ByWidth, Field(description="Of a bias, in parts of the largest value behind its layer.")] = None
     weights: Annotated[
         ByWidth,
-        Field(description="Of a weight: of atanh of its way within `reach`, or in parts of its layer's rms."),
+        Field(
+            description="Of a weight: of atanh of its way within `reach`, or in parts of its layer's rms (above 288 "
+            "inputs per sum in inverse proportion less)."
+        ),
     ] = None
     channels: Annotated[
         ByWidth, Field(description="Of the logarithm of a channel's factor (learned equalisation).")
@@ -298,9 +310,10 @@ class Recipe(_Part):
     ] = None
 
 
-def with_policy(recipe: Recipe, edges: int | None, sums: int | None) -> Recipe:
-    """The recipe with other widths of edges and sums where they are given."""
-    changes = {name: bits for name, bits in (("edges", edges), ("sums", sums)) if bits is not None}
+def with_policy(recipe: Recipe, edges: int | None, tail: int | None, sums: int | None) -> Recipe:
+    """The recipe with other widths of edges, tail and sums where they are given."""
+    given = {"edges": edges, "tail": tail, "sums": sums}
+    changes = {name: bits for name, bits in given.items() if bits is not None}
     return recipe.model_copy(update={"policy": recipe.policy.model_copy(update=changes)})
 
 

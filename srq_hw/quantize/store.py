@@ -46,6 +46,7 @@ class _Range(_Part):
 
 class _Policy(_Part):
     edges: int | None
+    tail: int | None = None
     sums: int | None
     weights: dict[str, int]
     activations: dict[str, int]

@@ -30,6 +30,8 @@ from srq_hw.target import Target
 
 Real = npt.NDArray[np.float64]
 
+#: inputs of a sum from which on a weight's rate falls in inverse proportion (32 channels, 3x3)
+FAN_IN = 288
 #: what a Tuning can learn
 KINDS = ("activations", "weight_steps", "biases", "weights", "channels")
 
@@ -130,7 +132,7 @@ class Tuning:
                 parametrize.register_parametrization(conv, "weight", near)
                 self._add("weights", _raw(conv, "weight"))
             else:
-                self._add("weights", conv.weight, float(conv.weight.detach().square().mean().sqrt()))
+                self._add("weights", conv.weight, _unit_of(conv.weight.detach()))
             assert conv.bias is not None
             self._add("biases", conv.bias, self._reach_of(name))
         self._fuse()
@@ -250,6 +252,12 @@ class ChannelFactors(nn.Module):
     def of(self, tensor: str) -> Tensor:
         """Factor of each channel of a layer of the float network, (C,)."""
         return torch.cat([self.raw, self.raw.new_zeros(1)])[self.index[tensor]].exp()
+
+
+def _unit_of(weight: Tensor) -> float:
+    """What one unit of a rate means for a free weight: the layer's rms, less where more than FAN_IN weights add up, so
+    that one step of Adam moves the sums of all layers alike."""
+    return float(weight.square().mean().sqrt()) * min(1.0, FAN_IN / weight[0].numel())
 
 
 def _moved(now: Tensor, first: Tensor, exact: Tensor) -> Tensor:

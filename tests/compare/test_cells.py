@@ -71,6 +71,9 @@ def test_edges(options: CompareOptions) -> None:
     assert with_policy(recipe, W4, replace(options, edges=6)).policy.edges == 6
     assert with_policy(recipe, W8, replace(options, edges=6)).policy.edges is None
     own = recipe.model_copy(update={"policy": recipe.policy.model_copy(update={"edges": 5})})
+    assert with_policy(recipe, W4, options).policy.tail is None
+    assert with_policy(recipe, W4, replace(options, tail=8)).policy.tail == 8
+    assert with_policy(recipe, W8, replace(options, tail=8)).policy.tail is None
     assert with_policy(own, W4, options).policy.edges == 5
     assert with_policy(srq, W4, options).policy.sums == "widest"
     assert with_policy(srq, W4, replace(options, sums="none")).policy.sums is None

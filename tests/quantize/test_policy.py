@@ -207,6 +207,26 @@ def test_edges_are_all_first_and_all_last_convolutions() -> None:
     assert last == {"head": 8, "c1": 4, "c2": 4, "tail": 4, "up": 8}, "a shuffle stands behind the last one"
 
 
+def test_the_tail_is_what_follows_the_last_convolution_of_the_images_size() -> None:
+    """A fork into two upsamplers and a convolution behind them; the body ends before them."""
+
+    def forward(m: Forward, x: torch.Tensor) -> torch.Tensor:
+        y = m.body(torch.relu(m.head(x)))
+        return m.last(F.pixel_shuffle(m.up(y), 2) + F.pixel_shuffle(m.other(y), 2))
+
+    net = normalize(
+        network(Forward(forward, head=conv(3, 4), body=conv(4, 4), up=conv(4, 16), other=conv(4, 16), last=conv(4, 3)))
+    )
+    bits = choose_bits(net, GENERIC, 4, 5, LayerPolicy(tail=8))
+    assert bits.weights == {"head": 4, "body": 4, "up": 8, "other": 8, "last": 8}
+    assert bits.activations == {"head": 5, "body": 5, "up": 8, "other": 8, "last": 8}
+    both = choose_bits(net, GENERIC, 4, 4, LayerPolicy(edges=6, tail=8, weights={"up": 2})).weights
+    assert both == {"head": 6, "body": 4, "up": 2, "other": 8, "last": 8}, "the wider one, a layer's own before all"
+    enlarged = Forward(lambda m, x: m.b(torch.relu(m.a(F.interpolate(x, scale_factor=2)))), a=conv(3, 4), b=conv(4, 3))
+    bits = choose_bits(normalize(network(enlarged)), GENERIC, 4, 4, LayerPolicy(tail=8))
+    assert set(bits.weights.values()) == {4}, "nothing works at the image's own size, so nothing is behind it"
+
+
 def test_a_sum_that_zcu104_cannot_hold() -> None:
     net = normalize(network(nets.residual()))
     with pytest.raises(InputError, match=r"policy: 16 bits for the sums .*target zcu104 allows 2 to 8"):

@@ -27,7 +27,9 @@ def probe(name: str, aim: Target | None = None, widths: tuple[int, int] = (3, 8)
 def quantized_error(name: str, weights: dict[str, int], inputs: dict[str, int]) -> float:
     """Mean squared error of the Brevitas network with these widths, before the output is rounded."""
     aim, rule = target(), recipe("mse", steps=20)
-    plan = make_plan(normalize(network(NETS[name]())), aim, 8, 8, LayerPolicy(None, 8, weights, inputs))
+    plan = make_plan(
+        normalize(network(NETS[name]())), aim, 8, 8, LayerPolicy(sums=8, weights=weights, activations=inputs)
+    )
     net = quant_net(plan, calibrate(plan, aim, rule, PATCHES), aim)
     output = plan.point_of(plan.layers[-1].name)
     errors = []
