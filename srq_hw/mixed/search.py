@@ -296,7 +296,7 @@ def _with_widths(recipe: Recipe, choices: Choices, widths: Widths) -> Recipe:
     pinned = {**policy.activations}
     inputs = {name: pair[1] for name, pair in widths.items() if len(choices[name][1]) > 1}
     update = {"weights": {name: pair[0] for name, pair in widths.items()}, "activations": {**pinned, **inputs}}
-    chosen = Policy.model_validate({**policy.model_dump(), **update, "edges": None})
+    chosen = Policy.model_validate({**policy.model_dump(), **update, "edges": None, "tail": None})
     return recipe.model_copy(update={"policy": chosen})
 
 
