@@ -16,17 +16,18 @@ from typing import Any
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "quality.md"
 BEGIN, END = "<!-- tables: scripts/make_quality_docs.py -->", "<!-- end of tables -->"
 
-#: (target, weight bits, activation bits) -> setting of the peers' benchmark, and how the table is called
+#: (target, weight bits, activation bits, bits of the tail) -> setting of the peers' benchmark, and the table's title
 SETTINGS = {
-    ("int-generic", 8, 8): ("W8A8", "W8A8, all layers"),
-    ("int-generic", 6, 6): ("W6A6 ht8", "W6A6, first and last convolutions 8 bits"),
-    ("int-generic", 4, 4): ("W4A4 ht8", "W4A4, first and last convolutions 8 bits"),
-    ("dpu-pow2", 8, 8): ("W8A8 pow2", "W8A8, all layers and sums, one power-of-two scale per tensor (dpu-pow2)"),
+    ("int-generic", 8, 8, None): ("W8A8", "W8A8, all layers"),
+    ("int-generic", 6, 6, None): ("W6A6 ht8", "W6A6, first and last convolutions 8 bits"),
+    ("int-generic", 4, 4, None): ("W4A4 ht8", "W4A4, first and last convolutions 8 bits"),
+    ("int-generic", 4, 4, 8): ("W4A4 tail 8", "W4A4, first and last convolutions and upsampler 8 bits (--tail 8)"),
+    ("dpu-pow2", 8, 8, None): ("W8A8 pow2", "W8A8, all layers and sums, one power-of-two scale per tensor (dpu-pow2)"),
 }
 METHODS = ("minmax", "percentile", "mse", "dbdc", "pac", "srq")
 NOT_RUN = "–"
 
-Setting = tuple[str, int, int]
+Setting = tuple[str, int, int, int | None]
 Losses = dict[tuple[str, Setting, str, str], str]
 
 
@@ -37,8 +38,9 @@ def ours(files: list[Path]) -> tuple[Losses, list[str], dict[tuple[str, Setting,
     networks: list[str] = []
     for path in files:
         data = json.loads(path.read_text())
+        tail = data["policy"]["tail"]
         for cell in data["cells"]:
-            name, bits = cell["network"], (data["target"]["name"], cell["weight_bits"], cell["act_bits"])
+            name, bits = cell["network"], (data["target"]["name"], cell["weight_bits"], cell["act_bits"], tail)
             if name not in networks:
                 networks.append(name)
             if cell["calibration_seconds"] is not None:

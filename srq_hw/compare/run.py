@@ -232,6 +232,7 @@ def _result(work: _Work) -> dict[str, Any]:
             "low": grid.calibration.low,
             "sha256": grid.calibration.sha256,
         },
+        "policy": {name: getattr(grid.options, name) for name in ("edges", "tail", "sums")},
         "sets": [{"name": item.name, "images": len(item.files), "sha256": item.sha256} for item in grid.sets],
         "networks": networks,
         "cells": cells,
