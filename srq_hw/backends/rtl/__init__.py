@@ -1,0 +1,1 @@
+"""Open RTL back end: a library of streaming Verilog modules (lib/) and their simulation with Verilator."""

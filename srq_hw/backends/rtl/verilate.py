@@ -1,0 +1,226 @@
+"""A Verilog design as a compiled model, and arrays streamed through it, with stalls and resets.
+
+A design is built once: the folder of a model is named by the hash of everything that goes into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from srq_hw.backends.rtl import toolchain
+from srq_hw.errors import RunError
+
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+LIBRARY = Path(__file__).with_name("lib")
+RUN_SECONDS = 600
+IDLE_CYCLES = 200_000  # no beat anywhere for so long is a hang
+CYCLES_MAX = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Port:
+    """One AXI-Stream of the top: ports ``name_tdata``, ``name_tvalid``, ``name_tready`` and, or not, ``name_tlast``.
+
+    tdata holds lanes x bits, lane 0 lowest; bits at most 64.
+    """
+
+    name: str
+    lanes: int
+    bits: int
+    signed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lanes < 1 or not 1 <= self.bits <= 64:
+            raise ValueError(f"port {self.name}: {self.lanes} lanes of {self.bits} bits; wanted 1 or more of 1 to 64")
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and greatest value of a lane."""
+        return (-(1 << self.bits - 1), (1 << self.bits - 1) - 1) if self.signed else (0, (1 << self.bits) - 1)
+
+
+@dataclass(frozen=True)
+class Design:
+    """A Verilog top with ``clk`` and ``rst`` and its streams.
+
+    sources: Verilog files, all modules. parameters: of the top; a text is passed as a Verilog string.
+    memories: file name -> hex text, written where ``$readmemh`` of a bare file name finds it.
+    flags: output bits of the top that are no stream, read at the end of a run.
+    """
+
+    top: str
+    sources: tuple[Path, ...]
+    parameters: Mapping[str, int | str]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    memories: Mapping[str, str] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stalls:
+    """Share of the cycles, in per cent (0 to 95), in which the inputs offer no beat and the outputs take none.
+
+    They come in bursts of 1 to 7 cycles, drawn anew for every stream from the seed.
+    """
+
+    in_: int = 0
+    out: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.in_ <= 95 and 0 <= self.out <= 95):
+            raise ValueError(f"stalls of {self.in_} and {self.out} per cent; wanted 0 to 95")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came out. Cycles count from the end of the (last) reset; `first` and `last` hold inputs and outputs.
+
+    cycles: up to and with the last transfer of any stream.
+    """
+
+    outputs: dict[str, IntArray]  # (beats, lanes)
+    lasts: dict[str, BoolArray]  # (beats,)
+    cycles: int
+    first: dict[str, int]  # cycle of the first beat
+    last: dict[str, int]  # cycle of the last beat
+    flags: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """A compiled model."""
+
+    design: Design
+    folder: Path
+
+    def run(
+        self,
+        inputs: Mapping[str, IntArray],
+        beats_out: Mapping[str, int],
+        stalls: Stalls = Stalls(),
+        lasts: Mapping[str, BoolArray] | None = None,
+        resets: Sequence[int] = (),
+        cycles_max: int = CYCLES_MAX,
+        seconds: float = RUN_SECONDS,
+    ) -> Run:
+        """Stream the inputs (beats, lanes) through the model after a reset, until every beat went in and came out.
+
+        lasts: tlast of the inputs, else always 0. resets: cycles at which the design is reset once more while it
+        works; all streams start over from their first beat then, and what came out before is dropped.
+
+        Raises RunError for a hang (no beat for IDLE_CYCLES cycles, or not finished after cycles_max), a broken
+        handshake, a beat more than beats_out, and a run longer than `seconds`; says the state of every stream.
+        """
+        lasts = {} if lasts is None else lasts
+        job = [stalls.in_, stalls.out, stalls.seed, cycles_max, IDLE_CYCLES]
+        with tempfile.TemporaryDirectory(prefix="srq-rtl-") as scratch:
+            place = Path(scratch)
+            for port in self.design.inputs:
+                beats = _checked(port, inputs[port.name])
+                last = np.asarray(lasts.get(port.name, np.zeros(len(beats))), np.uint8)
+                if last.shape != (len(beats),):
+                    raise ValueError(f"input {port.name}: {len(beats)} beats, tlast of shape {last.shape}")
+                beats.tofile(place / f"{port.name}.in")
+                last.tofile(place / f"{port.name}.in_last")
+                job.append(len(beats))
+            job += [beats_out[port.name] for port in self.design.outputs]
+            (place / "job.txt").write_text(" ".join(map(str, [*job, *sorted(resets)])) + "\n")
+            self._execute(place, seconds)
+            return self._results(place)
+
+    def _execute(self, place: Path, seconds: float) -> None:
+        command = [str(self.folder / "model"), str(place)]
+        try:
+            done = subprocess.run(
+                command, cwd=self.folder, capture_output=True, text=True, timeout=seconds, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise RunError(f"RTL simulation of {self.design.top}: not finished after {seconds:g} s") from None
+        if done.returncode:
+            reason = done.stderr.strip() or f"exit status {done.returncode}"
+            raise RunError(f"RTL simulation of {self.design.top}: {reason}")
+
+    def _results(self, place: Path) -> Run:
+        outputs, lasts = {}, {}
+        for port in self.design.outputs:
+            outputs[port.name] = np.fromfile(place / f"{port.name}.out", np.int64).reshape(-1, port.lanes)
+            lasts[port.name] = np.fromfile(place / f"{port.name}.out_last", np.uint8).astype(np.bool_)
+        found: dict[str, dict[str, int]] = {"first": {}, "last": {}, "flag": {}}
+        cycles = 0
+        for line in (place / "result.txt").read_text().splitlines():
+            key, number = line.split()
+            kind, _, name = key.partition(".")
+            if name:
+                found[kind][name] = int(number)
+            else:
+                cycles = int(number)
+        return Run(outputs, lasts, cycles, found["first"], found["last"], found["flag"])
+
+
+def _checked(port: Port, beats: IntArray) -> IntArray:
+    beats = np.ascontiguousarray(beats, np.int64)
+    if beats.ndim != 2 or beats.shape[1] != port.lanes:
+        raise ValueError(f"input {port.name}: shape {beats.shape}; wanted (beats, {port.lanes})")
+    lo, hi = port.limits
+    if beats.size and (beats.min() < lo or beats.max() > hi):
+        raise ValueError(f"input {port.name}: values {beats.min()} to {beats.max()} do not fit {lo} to {hi}")
+    return beats
+
+
+# --- building ---------------------------------------------------------------------------------------------------------
+
+
+def build(design: Design, folder: Path, jobs: int = 2) -> Simulator:
+    """Compile the design into ``folder/<top>-<hash>``, or return what is already there.
+
+    jobs: compilers at once. Beside the models the folder holds what they have in common (``runtime-<hash>``, 75 MB of
+    precompiled headers and objects, made in some seconds): a folder for many designs pays it once.
+
+    Raises RunError with the tool's words where Verilator or the compiler refuses the design,
+    RunError or InputError where one of them is missing.
+    """
+    tools = toolchain.prepare(folder)
+    target = folder / f"{design.top}-{_key(design, tools)}"
+    with toolchain.locked(target):
+        if not (target / "model").exists():
+            work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=folder))
+            try:
+                files = {name: text if text.endswith("\n") else text + "\n" for name, text in design.memories.items()}
+                files["ports.h"] = _ports_header(design)
+                for name, text in files.items():
+                    (work / name).write_text(text)
+                toolchain.compile_model(tools, design.top, design.sources, design.parameters, work, jobs)
+                shutil.rmtree(target, ignore_errors=True)
+                work.replace(target)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    return Simulator(design, target)
+
+
+def _key(design: Design, tools: toolchain.Toolchain) -> str:
+    said: list[object] = [design.top, sorted(design.parameters.items()), sorted(design.memories.items()), design.flags]
+    said += [[port.__dict__ for port in ports] for ports in (design.inputs, design.outputs)]
+    said += [[source.name, hashlib.sha256(source.read_bytes()).hexdigest()] for source in design.sources]
+    return hashlib.sha256(json.dumps([*said, tools.key]).encode()).hexdigest()[:16]
+
+
+def _ports_header(design: Design) -> str:
+    inputs = " ".join(f"X({port.name}, {port.lanes}, {port.bits})" for port in design.inputs)
+    outputs = " ".join(f"X({port.name}, {port.lanes}, {port.bits}, {int(port.signed)})" for port in design.outputs)
+    flags = " ".join(f"X({name})" for name in design.flags)
+    lists = {"INPUTS": inputs, "OUTPUTS": outputs, "FLAGS": flags}
+    return "".join(f"#define SRQ_{name}(X) {text}\n" for name, text in lists.items())
