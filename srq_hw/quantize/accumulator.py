@@ -22,6 +22,7 @@ from srq_hw.fixedpoint import bits_for, int_range
 from srq_hw.normalform.normal import Layer, channel_counts, evaluate
 from srq_hw.quantize.bias import correct_bias, with_biases
 from srq_hw.quantize.calibration import Calibration
+from srq_hw.quantize.equalize import by_weight
 from srq_hw.quantize.freeze import Frozen, freeze, quant_net
 from srq_hw.quantize.plan import QuantPlan
 from srq_hw.quantize.requant import BIAS_SIGNIFICANT_BITS, shifts_only
@@ -48,7 +49,6 @@ LEAST_POWER = 1e-2
 def input_ranges(plan: QuantPlan, conv: str) -> Inputs:
     """From the type of the quantizer in front, and the offset of the image where the convolution reads it."""
     layer = plan.layer(conv)
-    assert layer.weight is not None
     by_name = {item.name: item for item in plan.layers}
     channels = channel_counts(plan.layers, plan.net.channels)[layer.inputs[0]]
     lo, hi = plan.point_of(layer.inputs[0]).range
@@ -60,19 +60,16 @@ def input_ranges(plan: QuantPlan, conv: str) -> Inputs:
             own = np.array(source.offset, np.float64)
             exact = len(own) == channels and layer.inputs[0] == source.name
             lows, highs = (own, own) if exact else (np.full(channels, low), np.full(channels, high))
-            return _by_weight(layer.weight, layer.groups, lo + lows, hi + highs)
+            return _by_weight(layer, lo + lows, hi + highs)
         source = by_name[source.inputs[0]]
-    return _by_weight(layer.weight, layer.groups, lo + offset, hi + offset)
+    return _by_weight(layer, lo + offset, hi + offset)
 
 
-def _by_weight(weight: Tensor, groups: int, lo: Real, hi: Real) -> Inputs:
+def _by_weight(conv: Layer, lo: Real, hi: Real) -> Inputs:
     """Ranges of input channels (I,) on the weights of a (grouped) convolution, (O, I/g * kh * kw)."""
-    outputs, per_group, rows, columns = weight.shape
-    found = []
-    for ends in (np.minimum(lo, 0.0), np.maximum(hi, 0.0)):
-        table = np.repeat(ends.reshape(groups, per_group), outputs // groups, axis=0)
-        found.append(np.repeat(table, rows * columns, axis=1))
-    return Inputs(*found)
+    assert conv.weight is not None
+    ends = (torch.from_numpy(np.minimum(lo, 0.0)), torch.from_numpy(np.maximum(hi, 0.0)))
+    return Inputs(*(by_weight(conv, end).expand(conv.weight.shape).flatten(1).numpy() for end in ends))
 
 
 def worst_case(weight: Int, bias: Int, inputs: Inputs) -> tuple[Int, Int]:

@@ -195,26 +195,31 @@ class Equalize(_Part):
     ] = 0.5
 
 
-Rate = Annotated[float, Field(gt=0, le=10)]
-ByWidth = Rate | Annotated[dict[int, Rate], Field(min_length=1)] | None
+#: a learning rate up to 1, or up to 10; for all bit widths or by width
+Rate = Annotated[float, Field(gt=0, le=1)]
+HighRate = Annotated[float, Field(gt=0, le=10)]
+RateByWidth = Rate | Annotated[dict[int, Rate], Field(min_length=1)] | None
+HighRateByWidth = HighRate | Annotated[dict[int, HighRate], Field(min_length=1)] | None
 
 
 class Rates(_Part):
     """First learning rates of one phase (Adam), for all bit widths or by width; they fall to ``last`` of themselves
     along a cosine. None: held."""
 
-    activations: Annotated[ByWidth, Field(description="Of the logarithm of an activation step.")] = None
-    weight_steps: Annotated[ByWidth, Field(description="Of the logarithm of a weight step.")] = None
-    biases: Annotated[ByWidth, Field(description="Of a bias, in parts of the largest value behind its layer.")] = None
+    activations: Annotated[RateByWidth, Field(description="Of the logarithm of an activation step.")] = None
+    weight_steps: Annotated[RateByWidth, Field(description="Of the logarithm of a weight step.")] = None
+    biases: Annotated[RateByWidth, Field(description="Of a bias, in parts of the largest value behind its layer.")] = (
+        None
+    )
     weights: Annotated[
-        ByWidth,
+        HighRateByWidth,
         Field(
             description="Of a weight: of atanh of its way within `reach`, or in parts of its layer's rms (above 288 "
             "inputs per sum in inverse proportion less)."
         ),
     ] = None
     channels: Annotated[
-        ByWidth, Field(description="Of the logarithm of a channel's factor (learned equalisation).")
+        RateByWidth, Field(description="Of the logarithm of a channel's factor (learned equalisation).")
     ] = None
     last: Annotated[float, Field(ge=0, le=1, description="Where the cosine ends, as a part of the first rate.")] = 0.0
 

@@ -2,7 +2,8 @@
 
 With phases that move the activation bounds, then the weight bounds, this is the pixel-aware calibration (PaC) of Tu et
 al. (CVPR 2023; METHODS 1.3); with weights that may move by one step it learns their rounding (as AdaRound, Nagel et
-al., ICML 2020, but through the whole network at once and by straight-through gradients).
+al., ICML 2020, but through the whole network at once and by straight-through gradients); with free weights it is a
+short training without labels.
 """
 
 from __future__ import annotations

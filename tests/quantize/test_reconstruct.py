@@ -268,8 +268,9 @@ def test_rates_for_all_widths_or_by_width() -> None:
     rates = Rates.model_validate({"biases": 0.5, "weights": {8: 0.1, 4: 0.4}})
     assert [rates.of("weights", bits) for bits in (3, 4, 5, 8, 9)] == [0.4, 0.4, 0.1, 0.1, 0.1]
     assert rates.of("biases", 4) == 0.5 and rates.of("channels", 4) is None
-    with pytest.raises(ValidationError):
-        Rates.model_validate({"weights": {}})
+    for wrong in ({"weights": {}}, {"biases": 2.0}, {"channels": {4: 2.0}}, {"weights": {4: 11.0}}, {"weights": 0.0}):
+        with pytest.raises(ValidationError):
+            Rates.model_validate(wrong)
 
 
 def test_the_work_stretches_the_phases() -> None:
