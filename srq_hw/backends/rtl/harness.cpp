@@ -2,7 +2,8 @@
 //
 // The folder holds job.txt (words: in_percent out_percent seed cycles_max idle_max, then the number of beats of every
 // input and output in that order, then the cycles of resets, rising) and for every input NAME.in (int64, beats x lanes)
-// and NAME.in_last (a byte per beat). Written: NAME.out, NAME.out_last and result.txt.
+// and NAME.in_last (a byte per beat). Written: NAME.out, NAME.out_last, NAME.out_ends (int64, the cycle of each beat with
+// tlast) and result.txt.
 //
 // Exit status 0: done. 3: the run failed (hang, broken handshake, too many beats); the reason is on standard error.
 #include "harness.h"
@@ -137,6 +138,7 @@ class Bench {
             result += times(*out);
             write(std::string(out->name) + ".out", out->data.data(), out->data.size() * sizeof(int64_t));
             write(std::string(out->name) + ".out_last", out->tlast.data(), out->tlast.size());
+            write(std::string(out->name) + ".out_ends", out->ends.data(), out->ends.size() * sizeof(int64_t));
         }
         for (const auto& flag : model_.flags()) result += "flag." + flag.first + " " + std::to_string(flag.second) + "\n";
         write("result.txt", result.data(), result.size());
@@ -196,6 +198,7 @@ class Bench {
         for (auto& out : model_.outputs) {
             out->done = 0;
             out->pending = false;
+            out->ends.clear();
             out->put_ready(false);
         }
         model_.reset(true);
@@ -241,6 +244,7 @@ class Bench {
         if (out.done == out.wanted) broken("one beat more than asked for");
         unpack(out, &out.data[out.done * out.lanes]);
         out.tlast[out.done] = tlast;
+        if (tlast) out.ends.push_back(static_cast<int64_t>(cycle_));
         transferred(out);
     }
 

@@ -40,6 +40,7 @@ struct Output : Stream {
     bool pending = false;  // a beat was valid and not ready in the cycle before
     bool pending_last = false;
     Words pending_words;
+    std::vector<int64_t> ends;  // cycles of the beats with tlast
 
     Output(const char* name, int lanes, int bits, bool is_signed);
     virtual void put_ready(bool ready) = 0;

@@ -53,6 +53,11 @@ def conv_bias(bias: Int, pe: int, bits: int) -> str:
     return hex_words(bias.reshape(-1, pe), bits)
 
 
+def offsets(values: Int, lanes: int, bits: int) -> str:
+    """FILE of srq_offset. values: (C,) with C a multiple of lanes; bits: OUT_BITS."""
+    return hex_words(values.reshape(-1, lanes), bits)
+
+
 def requant_entries(
     multiplier: Int,
     shift: Int,

@@ -56,7 +56,8 @@ class Design:
     """A Verilog top with ``clk`` and ``rst`` and its streams.
 
     sources: Verilog files, all modules. parameters: of the top; a text is passed as a Verilog string.
-    memories: file name -> hex text, written where ``$readmemh`` of a bare file name finds it.
+    memories: file name -> hex text, written where ``$readmemh`` of a bare file name finds it. A model reads them when a
+    run starts, so designs that differ in their contents alone share one model.
     flags: output bits of the top that are no stream, read at the end of a run.
     """
 
@@ -97,6 +98,7 @@ class Run:
     cycles: int
     first: dict[str, int]  # cycle of the first beat
     last: dict[str, int]  # cycle of the last beat
+    ends: dict[str, IntArray]  # of each output: cycles of the beats with tlast
     flags: dict[str, int]
 
 
@@ -129,6 +131,8 @@ class Simulator:
         job = [stalls.in_, stalls.out, stalls.seed, cycles_max, IDLE_CYCLES]
         with tempfile.TemporaryDirectory(prefix="srq-rtl-") as scratch:
             place = Path(scratch)
+            for name, text in self.design.memories.items():
+                (place / name).write_text(text if text.endswith("\n") else text + "\n")
             for port in self.design.inputs:
                 beats = _checked(port, inputs[port.name])
                 last = np.asarray(lasts.get(port.name, np.zeros(len(beats))), np.uint8)
@@ -143,11 +147,9 @@ class Simulator:
             return self._results(place)
 
     def _execute(self, place: Path, seconds: float) -> None:
-        command = [str(self.folder / "model"), str(place)]
+        command = [str(self.folder.resolve() / "model"), str(place)]
         try:
-            done = subprocess.run(
-                command, cwd=self.folder, capture_output=True, text=True, timeout=seconds, check=False
-            )
+            done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=seconds, check=False)
         except subprocess.TimeoutExpired:
             raise RunError(f"RTL simulation of {self.design.top}: not finished after {seconds:g} s") from None
         if done.returncode:
@@ -155,10 +157,11 @@ class Simulator:
             raise RunError(f"RTL simulation of {self.design.top}: {reason}")
 
     def _results(self, place: Path) -> Run:
-        outputs, lasts = {}, {}
+        outputs, lasts, ends = {}, {}, {}
         for port in self.design.outputs:
             outputs[port.name] = np.fromfile(place / f"{port.name}.out", np.int64).reshape(-1, port.lanes)
             lasts[port.name] = np.fromfile(place / f"{port.name}.out_last", np.uint8).astype(np.bool_)
+            ends[port.name] = np.fromfile(place / f"{port.name}.out_ends", np.int64)
         found: dict[str, dict[str, int]] = {"first": {}, "last": {}, "flag": {}}
         cycles = 0
         for line in (place / "result.txt").read_text().splitlines():
@@ -168,7 +171,7 @@ class Simulator:
                 found[kind][name] = int(number)
             else:
                 cycles = int(number)
-        return Run(outputs, lasts, cycles, found["first"], found["last"], found["flag"])
+        return Run(outputs, lasts, cycles, found["first"], found["last"], ends, found["flag"])
 
 
 def _checked(port: Port, beats: IntArray) -> IntArray:
@@ -199,10 +202,7 @@ def build(design: Design, folder: Path, jobs: int = 2) -> Simulator:
         if not (target / "model").exists():
             work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=folder))
             try:
-                files = {name: text if text.endswith("\n") else text + "\n" for name, text in design.memories.items()}
-                files["ports.h"] = _ports_header(design)
-                for name, text in files.items():
-                    (work / name).write_text(text)
+                (work / "ports.h").write_text(_ports_header(design))
                 toolchain.compile_model(tools, design.top, design.sources, design.parameters, work, jobs)
                 shutil.rmtree(target, ignore_errors=True)
                 work.replace(target)
@@ -212,7 +212,7 @@ def build(design: Design, folder: Path, jobs: int = 2) -> Simulator:
 
 
 def _key(design: Design, tools: toolchain.Toolchain) -> str:
-    said: list[object] = [design.top, sorted(design.parameters.items()), sorted(design.memories.items()), design.flags]
+    said: list[object] = [design.top, sorted(design.parameters.items()), sorted(design.memories), design.flags]
     said += [[port.__dict__ for port in ports] for ports in (design.inputs, design.outputs)]
     said += [[source.name, hashlib.sha256(source.read_bytes()).hexdigest()] for source in design.sources]
     return hashlib.sha256(json.dumps([*said, tools.key]).encode()).hexdigest()[:16]

@@ -17,8 +17,15 @@ from tests.backends.rtl.bench import Design, IntArray, Port, check, library, to_
 SOURCES = library("conv", "window", "mac", "dot", "adder_tree", "rom")
 
 #: channel groups of a case, else 1; as many as channels: depthwise
-GROUPS = {"3x3_two_groups": 2, "1x1_three_groups": 3, "3x3_depthwise": 6}
-#: name: (height, width, in, out, KH, KW, PE, SIMD, weight bits, activation bits, signed, zero point)
+GROUPS = {
+    "3x3_two_groups": 2,
+    "1x1_three_groups": 3,
+    "3x3_depthwise": 6,
+    "edge_5x3_two_groups": 2,
+    "edge_3x3_depthwise": 4,
+}
+#: name: (height, width, in, out, KH, KW, PE, SIMD, weight bits, activation bits, signed, zero point); repeated edge
+#: pixels where the name says so
 CASES = {
     "3x3_int8": (5, 7, 4, 6, 3, 3, 3, 2, 8, 8, True, 0),
     "3x3_uint8_zero_point": (4, 6, 3, 4, 3, 3, 4, 3, 8, 8, False, 131),
@@ -31,13 +38,25 @@ CASES = {
     "3x3_two_groups": (4, 5, 4, 8, 3, 3, 2, 1, 8, 8, False, 9),
     "1x1_three_groups": (3, 4, 6, 3, 1, 1, 1, 2, 4, 8, True, 0),
     "3x3_depthwise": (5, 4, 6, 6, 3, 3, 3, 3, 8, 8, True, -4),
+    "edge_3x3": (5, 6, 3, 12, 3, 3, 4, 3, 8, 8, False, 131),
+    "edge_5x3_two_groups": (3, 4, 4, 8, 5, 3, 2, 1, 8, 8, True, -9),
+    "edge_3x3_depthwise": (5, 4, 4, 4, 3, 3, 2, 2, 8, 8, True, 7),
 }
 
 
-def reference(x: IntArray, weight: IntArray, bias: IntArray, bits: int, signed: bool, zero_point: int) -> IntArray:
+def reference(
+    x: IntArray, weight: IntArray, bias: IntArray, bits: int, signed: bool, zero_point: int, edge: bool = False
+) -> IntArray:
+    """Conv as the graph defines it; edge: of the image enlarged by its edge pixels, cut to the image's size."""
     groups = x.shape[-1] // weight.shape[1]
     node = Node("Conv", "conv", ("x",), "y", {"groups": groups}, {"weight": weight, "bias": bias})
-    return OPS["Conv"].execute(node, (Tensor("x", x.shape[-1], bits, signed, zero_point=zero_point),), [x])
+    tensor = Tensor("x", x.shape[-1], bits, signed, zero_point=zero_point)
+    if not edge:
+        return OPS["Conv"].execute(node, (tensor,), [x])
+    rows, columns = weight.shape[2] // 2, weight.shape[3] // 2
+    wide = np.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)), mode="edge")
+    found = OPS["Conv"].execute(node, (tensor,), [wide])
+    return found[:, rows : rows + x.shape[1], columns : columns + x.shape[2]]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -45,6 +64,7 @@ def test_conv(models: Path, name: str):
     height, width, inside, out, kh, kw, pe, simd, w_bits, a_bits, signed, zero_point = CASES[name]
     groups = GROUPS.get(name, 1)
     depthwise = groups == inside
+    edge = name.startswith("edge")
     random = np.random.default_rng(len(name))
     s, m = Port("s", simd, a_bits, signed), Port("m", pe, 26, True)
     ends = [-(1 << (w_bits - 1)), (1 << (w_bits - 1)) - 1]
@@ -55,7 +75,7 @@ def test_conv(models: Path, name: str):
     images[1] = s.limits[0]
     images[1, ::2] = s.limits[1]
 
-    expected = reference(images, weight, bias, a_bits, signed, zero_point)
+    expected = reference(images, weight, bias, a_bits, signed, zero_point, edge)
     corrected = bias - zero_point * weight.sum((1, 2, 3))
     parameters: dict[str, int | str] = {
         "HEIGHT": height,
@@ -72,6 +92,7 @@ def test_conv(models: Path, name: str):
         "A_BITS": a_bits,
         "A_SIGNED": int(signed),
         "ZERO_POINT": zero_point,
+        "EDGE": int(edge),
         "BIAS_BITS": 24,
         "ACC_BITS": 26,
     }

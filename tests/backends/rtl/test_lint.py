@@ -1,4 +1,4 @@
-"""Every module of lib/ as Verilator's lint and as Yosys read it, with default parameters."""
+"""Every module of lib/ as Verilator's lint and as Yosys read it, with default parameters and those that add code."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from srq_hw.tools import find_tool
 MODULES = sorted(LIBRARY.glob("srq_*.v"))
 ALLOWED = {"PROCASSINIT"}  # a register with an initial value: what an FPGA starts with
 SYSTEM_VERILOG = ("logic", "always_ff", "always_comb", "int ", "typedef", "struct", "package", "import", "interface")
+#: (module, parameter, value) whose default leaves out a part of the module
+OPTIONS = [("srq_window", "EDGE", "1"), ("srq_conv", "EDGE", "1"), ("srq_offset", "FILE", '"offsets.hex"')]
 
 
 @pytest.fixture
@@ -25,6 +27,7 @@ def place(tmp_path: Path) -> Path:
     for path in MODULES:
         for name in re.findall(r'"([\w.]+\.(?:hex|mem|dat))"', path.read_text()):
             (tmp_path / name).write_text("0\n")
+    (tmp_path / "offsets.hex").write_text("0\n0\n")
     return tmp_path
 
 
@@ -40,12 +43,15 @@ def test_a_file_holds_the_module_of_its_name_and_says_what_it_does():
         assert "\t" not in text and max(map(len, text.splitlines())) <= 132, path.name
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
-def test_verilator_has_nothing_to_say(path: Path, place: Path):
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [*((path.stem, []) for path in MODULES), *((module, [f"-G{name}={value}"]) for module, name, value in OPTIONS)],
+)
+def test_verilator_has_nothing_to_say(module: str, options: list[str], place: Path):
     if not find_tool("verilator").usable:
         pytest.skip(find_tool("verilator").problem)
-    words = ["--lint-only", "-Wall", "-Wno-fatal", "--language", "1364-2005", "-y", LIBRARY]
-    done = find_verilator().run([*words, "--top-module", path.stem, path], place)
+    words = ["--lint-only", "-Wall", "-Wno-fatal", "--language", "1364-2005", "-y", LIBRARY, *options]
+    done = find_verilator().run([*words, "--top-module", module, LIBRARY / f"{module}.v"], place)
     found = set(re.findall(r"%Warning-(\w+)", done.stderr)) - ALLOWED
     assert done.returncode == 0 and not found, f"{sorted(found)}\n{done.stderr}"
 
@@ -74,6 +80,7 @@ def test_yosys_reads_every_module(place: Path):
         pytest.skip("pyosys is not installed; pip install '.[rtl]'")
     files = ":".join(map(str, MODULES))
     tops = [path.stem for path in MODULES]
+    tops += [f"{module} -chparam {name} {value}" for module, name, value in OPTIONS if value.isdigit()]  # no strings
     done = subprocess.run(
         [sys.executable, "-c", _YOSYS, files, *tops],
         cwd=place,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from srq_hw.backends.rtl.memories import conv_bias, conv_weights, hex_words, requant_entries, threshold_steps
+from srq_hw.backends.rtl.memories import conv_bias, conv_weights, hex_words, offsets, requant_entries, threshold_steps
 
 
 def test_lane_0_is_lowest_and_the_last_line_ends():
@@ -27,6 +27,12 @@ def test_conv_files():
     assert conv_bias(np.array([1, -1]), pe=2, bits=8) == "ff01\n"
     with pytest.raises(ValueError, match="does not divide"):
         conv_weights(weight, pe=2, simd=3, bits=4)
+
+
+def test_offsets():
+    assert offsets(np.array([1, -1, 7, -128]), lanes=2, bits=8) == "ff01\n8007\n"
+    with pytest.raises(ValueError, match="does not fit"):
+        offsets(np.array([1, -129]), lanes=2, bits=8)
 
 
 def test_requant_entries_leave_out_what_is_constant():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from srq_hw.backends.rtl.memories import offsets
 from srq_hw.backends.rtl.verilate import IntArray
 from tests.backends.rtl.bench import (
     Design,
@@ -96,6 +97,32 @@ def test_width(models: Path, channels: int, into: int, out: int, wait: int):
     narrow = "s" if into < out else "m"
     assert run.last[narrow] - run.first[narrow] + 1 == beats, "the narrow side has gaps"
     assert latency(run) == wait
+
+
+@pytest.mark.parametrize(
+    ("s", "channels", "out_bits", "table"),
+    [
+        (Port("s", 2, 8, signed=True), 6, 10, True),
+        (Port("s", 3, 8), 3, 8, True),  # from UINT8 to INT8
+        (Port("s", 1, 40, signed=True), 3, 44, True),
+        (Port("s", 2, 1), 4, 2, False),
+        (Port("s", 1, 7, signed=True), 2, 12, False),
+    ],
+)
+def test_offset(models: Path, s: Port, channels: int, out_bits: int, table: bool):
+    m = Port("m", s.lanes, out_bits, signed=True)
+    least, most = m.limits[0] - s.limits[0], m.limits[1] - s.limits[1]
+    added = np.random.default_rng(channels).integers(least, most, channels, np.int64, endpoint=True)
+    added[0], added[-1] = least, most  # the results reach both ends of their type
+    if not table:
+        added[:] = 0
+    parameters = {**frame(4, 3, channels), "LANES": s.lanes, "IN_BITS": s.bits, "IN_SIGNED": int(s.signed)}
+    parameters |= {"OUT_BITS": out_bits, "FILE": "offsets.hex" if table else ""}
+    memories = {"offsets.hex": offsets(added, s.lanes, out_bits)} if table else {}
+    design = Design("srq_offset", library("offset", "frame"), parameters, (s,), (m,), memories)
+    x = images(s, 4, 3, channels)
+    run = check(design, models, {"s": to_beats(x, s.lanes)}, {"m": to_beats(x + added, s.lanes)}, FRAMES)
+    assert flowing(run, "m") and latency(run) == 1 + table
 
 
 # --- several streams --------------------------------------------------------------------------------------------------

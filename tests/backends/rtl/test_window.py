@@ -1,4 +1,4 @@
-"""srq_window against numpy windows: kernels, folds, repetitions, images smaller than the kernel, no gaps."""
+"""srq_window against numpy windows: kernels, edges, folds, repetitions, images smaller than the kernel, no gaps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 from tests.backends.rtl.bench import Design, IntArray, Port, check, library, to_beats
 
-#: name: (height, width, channels, lanes, KH, KW, repeat, zero point, ram style); 2 groups where the name says so
+#: name: (height, width, channels, lanes, KH, KW, repeat, zero point, ram style); 2 groups or repeated edge pixels where
+#: the name says so
 CASES = {
     "3x3": (6, 7, 4, 2, 3, 3, 2, 0, "auto"),
     "5x5": (8, 13, 2, 2, 5, 5, 1, 17, "block"),
@@ -18,12 +19,26 @@ CASES = {
     "5x3_smaller_than_kernel": (1, 2, 1, 1, 5, 3, 3, 1, "auto"),
     "3x3_two_groups": (4, 5, 8, 2, 3, 3, 2, 0, "auto"),
     "repeat_1x1": (3, 4, 4, 2, 1, 1, 3, 0, "auto"),
+    "edge_3x3": (6, 7, 4, 2, 3, 3, 2, 99, "auto"),
+    "edge_5x5": (7, 29, 8, 1, 5, 5, 1, 0, "block"),  # a ring of 1164 beats, no power of two
+    "edge_5x5_smaller_than_kernel": (2, 1, 1, 1, 5, 5, 1, 0, "auto"),
+    "edge_5x5_of_a_pixel": (1, 1, 2, 2, 5, 5, 1, 0, "auto"),
+    "edge_1x3": (4, 9, 3, 1, 1, 3, 1, 0, "distributed"),
+    "edge_3x1": (3, 2, 2, 2, 3, 1, 1, 0, "auto"),
+    "edge_7x3_two_groups": (5, 4, 8, 2, 7, 3, 2, 0, "auto"),
+    "edge_1x1": (3, 4, 4, 2, 1, 1, 3, 0, "auto"),
 }
 
 
-def windows(images: IntArray, kh: int, kw: int, repeat: int, zero_point: int, lanes: int, groups: int) -> IntArray:
+def windows(
+    images: IntArray, kh: int, kw: int, repeat: int, zero_point: int | None, lanes: int, groups: int
+) -> IntArray:
+    """What the module sends; zero_point None: edge pixels are repeated."""
     padding = ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0))
-    padded = np.pad(images, padding, constant_values=zero_point)
+    if zero_point is None:
+        padded = np.pad(images, padding, mode="edge")
+    else:
+        padded = np.pad(images, padding, constant_values=zero_point)
     views = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(1, 2))  # N, H, W, C, KH, KW
     ordered = views.transpose(0, 1, 2, 4, 5, 3)
     parts = [np.repeat(part[:, :, :, None], repeat, axis=3) for part in np.split(ordered, groups, axis=-1)]
@@ -34,9 +49,10 @@ def windows(images: IntArray, kh: int, kw: int, repeat: int, zero_point: int, la
 def test_window(models: Path, name: str):
     height, width, channels, lanes, kh, kw, repeat, zero_point, style = CASES[name]
     groups = 2 if name.endswith("groups") else 1
+    edge = name.startswith("edge")
     s, m = Port("s", lanes, 8, True), Port("m", lanes, 8, True)
     images = np.random.default_rng(kh).integers(-128, 128, (3, height, width, channels))
-    expected = windows(images, kh, kw, repeat, zero_point, lanes, groups)
+    expected = windows(images, kh, kw, repeat, None if edge else zero_point, lanes, groups)
     parameters: dict[str, int | str] = {
         "HEIGHT": height,
         "WIDTH": width,
@@ -48,6 +64,7 @@ def test_window(models: Path, name: str):
         "GROUPS": groups,
         "REPEAT": repeat,
         "ZERO_POINT": zero_point,
+        "EDGE": int(edge),
         "RAM_STYLE": style,
     }
     design = Design("srq_window", library("window"), parameters, (s,), (m,))
@@ -57,6 +74,8 @@ def test_window(models: Path, name: str):
     folds = channels // lanes
     fill = (min(kh // 2, height - 1) * width + min(kw // 2, width - 1) + 1) * folds
     first = run.first["m"] - run.first["s"]
-    assert first == fill + 3, f"first window after {first} cycles, {fill} beats are needed"
+    assert first == fill + (5 if edge and kh * kw > 1 else 3), (
+        f"first window after {first} cycles, {fill} beats are needed"
+    )
     if height * width > kh * kw:
         assert run.last["m"] - run.first["m"] + 1 == len(expected)

@@ -2,9 +2,10 @@
 //
 //   acc[y, x, o] = bias[o] + sum over ky, kx, c of weight[o, c, ky, kx] * input[y + ky - KH/2, x + kx - KW/2, c]
 //
-// Padding is the integer ZERO_POINT, so that a zero point needs nothing but bias[o] - ZERO_POINT * sum(weight[o]).
+// Padding is the integer ZERO_POINT, so that a zero point needs nothing but bias[o] - ZERO_POINT * sum(weight[o]);
+// with EDGE it is the nearest pixel of the image, and the bias for a zero point is the same.
 // Streams: s CHANNELS_IN in beats of SIMD, m CHANNELS_OUT in beats of PE accumulators (ACC_BITS, signed).
-//   HEIGHT, WIDTH, KH, KW, ZERO_POINT, RAM_STYLE            see srq_window
+//   HEIGHT, WIDTH, KH, KW, ZERO_POINT, EDGE, RAM_STYLE      see srq_window
 //   PE, SIMD, W_BITS, W_NARROW, A_BITS, A_SIGNED, USE_DSP, BIAS_BITS, ACC_BITS   see srq_mac; PE divides CHANNELS_OUT,
 //                                                           SIMD divides CHANNELS_IN
 //   GROUPS       channel groups; PE divides CHANNELS_OUT / GROUPS, SIMD divides CHANNELS_IN / GROUPS
@@ -32,6 +33,7 @@ module srq_conv #(
     parameter A_BITS = 8,
     parameter A_SIGNED = 1,
     parameter ZERO_POINT = 0,
+    parameter EDGE = 0,
     parameter USE_DSP = (W_BITS > 2),
     parameter BIAS_BITS = 24,
     parameter ACC_BITS = 24,
@@ -75,7 +77,8 @@ module srq_conv #(
             /* verilator lint_off PINCONNECTEMPTY */
             srq_window #(
                 .HEIGHT(HEIGHT), .WIDTH(WIDTH), .CHANNELS(CHANNELS_IN), .LANES(SIMD), .BITS(A_BITS), .KH(KH), .KW(KW),
-                .GROUPS(PARTS), .REPEAT(FOLDS_OUT / PARTS), .ZERO_POINT(ZERO_POINT), .RAM_STYLE(RAM_STYLE)
+                .GROUPS(PARTS), .REPEAT(FOLDS_OUT / PARTS), .ZERO_POINT(ZERO_POINT), .EDGE(EDGE),
+                .RAM_STYLE(RAM_STYLE)
             ) window (
                 .clk(clk), .rst(rst), .s_tdata(s_tdata), .s_tvalid(s_tvalid), .s_tready(s_tready),
                 .m_tdata(window_tdata), .m_tvalid(window_tvalid), .m_tready(window_tready), .m_tlast()

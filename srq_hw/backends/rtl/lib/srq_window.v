@@ -2,7 +2,7 @@
 //
 // For each output pixel, for each of GROUPS channel groups: REPEAT times the KH * KW * CHANNELS / GROUPS / LANES beats
 // of the group, channel fold innermost, then kernel column, then kernel row. What lies outside the image reads as
-// ZERO_POINT in every lane.
+// ZERO_POINT in every lane, or, with EDGE, as the nearest pixel of the image.
 // The buffer, about KH rows, is a ring of beats in raster order: writing goes on while windows are read, from one row
 // to the next and from one frame to the next.
 //   HEIGHT, WIDTH, CHANNELS, LANES (divides CHANNELS), BITS   the stream
@@ -10,9 +10,11 @@
 //   GROUPS      channel groups; LANES divides CHANNELS / GROUPS
 //   REPEAT      times each group's window is sent (its output folds in the convolution)
 //   ZERO_POINT  the padding integer
+//   EDGE        1: row and column are clamped to the image instead (edge pixels repeated); ZERO_POINT is not read
 //   RAM_STYLE   attribute of the buffer
 // Throughput: a beat per cycle once KH / 2 rows and KW / 2 + 1 pixels are in; HEIGHT * WIDTH * REPEAT * KH * KW *
-// CHANNELS / LANES beats per frame in all. Latency from the last beat that a window needs to its first beat: 4 cycles.
+// CHANNELS / LANES beats per frame in all. Latency from the last beat that a window needs to its first beat: 4 cycles, with
+// EDGE (and a kernel larger than 1 x 1) 6.
 // KH * KW * CHANNELS / LANES * REPEAT must be at least 2 (below that there is nothing to repeat).
 /* verilator lint_off WIDTH */  // operands and constants take the declared width of the result
 /* verilator lint_off UNUSED */  // some signals and style attributes are idle for some parameters
@@ -28,6 +30,7 @@ module srq_window #(
     parameter GROUPS = 1,
     parameter REPEAT = 1,
     parameter ZERO_POINT = 0,
+    parameter EDGE = 0,
     parameter RAM_STYLE = "auto"
 ) (
     input  wire                   clk,
@@ -245,6 +248,76 @@ module srq_window #(
         end
     end
 
+    // ---- edge: the address of the nearest pixel of the image -------------------------------------------------------
+    // That pixel is never in front of the window's first, so the ring still holds it, nor behind the last that exists,
+    // which `need` waits for. With these two cycles a window may start while the last two beats of the one before are
+    // not read yet. Its start frees the first pixel of that window; those two beats lie behind it in any kernel.
+    wire [ADDRESS_BITS-1:0] place;
+    wire read, outside_read, last_read;
+    generate
+        if (EDGE != 0 && KH * KW > 1) begin : g_edge
+            // Beats from pixel (x, y) to the image, for at most PW columns and PH rows outside it.
+            function signed [ADDRESS_BITS:0] to_image;
+                input signed [COLUMN_BITS-1:0] x;
+                input signed [ROW_BITS-1:0] y;
+                integer i;
+                begin
+                    to_image = {(ADDRESS_BITS+1){1'b0}};
+                    for (i = 1; i <= PW; i = i + 1) begin
+                        if (x == -i) to_image = i * FOLDS;
+                        if (x == WIDTH - 1 + i) to_image = -i * FOLDS;
+                    end
+                    for (i = 1; i <= PH; i = i + 1) begin
+                        if (y == -i) to_image = to_image + i * ROW;
+                        if (y == HEIGHT - 1 + i) to_image = to_image - i * ROW;
+                    end
+                end
+            endfunction
+
+            localparam signed [ADDRESS_BITS+1:0] AROUND = RING;
+            reg [ADDRESS_BITS-1:0] address1, address2;
+            reg signed [ADDRESS_BITS:0] aside1;
+            reg read1, read2, last1, last2;
+            initial begin
+                address1 = {ADDRESS_BITS{1'b0}};
+                address2 = {ADDRESS_BITS{1'b0}};
+                aside1 = {(ADDRESS_BITS+1){1'b0}};
+                read1 = 1'b0;
+                read2 = 1'b0;
+                last1 = 1'b0;
+                last2 = 1'b0;
+            end
+            wire signed [ADDRESS_BITS+1:0] beside = $signed({2'b00, address1}) + aside1;
+            wire signed [ADDRESS_BITS+1:0] nearest =
+                (beside < 0) ? beside + AROUND : (beside >= AROUND) ? beside - AROUND : beside;
+            always @(posedge clk) begin
+                if (rst) begin
+                    read1 <= 1'b0;
+                    read2 <= 1'b0;
+                end else if (en) begin
+                    read1 <= go;
+                    read2 <= read1;
+                end
+                if (en) begin
+                    address1 <= address;
+                    aside1 <= to_image(column, row);
+                    last1 <= frame_end;
+                    address2 <= nearest[ADDRESS_BITS-1:0];
+                    last2 <= last1;
+                end
+            end
+            assign place = address2;
+            assign read = read2;
+            assign last_read = last2;
+            assign outside_read = 1'b0;
+        end else begin : g_padding
+            assign place = address;
+            assign read = go;
+            assign last_read = frame_end;
+            assign outside_read = (column >= COLUMNS) || (row >= ROWS);
+        end
+    endgenerate
+
     // ---- memory, padding -------------------------------------------------------------------------------------------
     localparam [BITS-1:0] PADDING = ZERO_POINT;
     reg [LANES*BITS-1:0] beat;
@@ -256,16 +329,16 @@ module srq_window #(
         last = 1'b0;
     end
 
-    always @(posedge clk) if (en) beat <= ring[address];
+    always @(posedge clk) if (en) beat <= ring[place];
     always @(posedge clk) if (en) m_tdata <= outside ? {LANES{PADDING}} : beat;
     always @(posedge clk) begin
         if (rst) begin
             valid <= 1'b0;
             m_tvalid <= 1'b0;
         end else if (en) begin
-            valid <= go;
-            outside <= (column >= COLUMNS) || (row >= ROWS);
-            last <= frame_end;
+            valid <= read;
+            outside <= outside_read;
+            last <= last_read;
             m_tvalid <= valid;
             m_tlast <= last;
         end

@@ -1,0 +1,199 @@
+"""Folding: how many values of a pixel every unit works on at once, chosen for a number of cycles per frame.
+
+Every unit gets the cheapest form that meets the cycles. A unit that cannot meet them gets its fastest form, and the
+design is as slow as that (`Folding.cycles`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import gcd
+
+from srq_hw.backends.rtl.resize import filter_conv
+from srq_hw.fixedpoint import bits_for
+from srq_hw.graph.ir import IntGraph, Node
+
+#: widest weight and activation that srq_dot multiplies in one DSP48E2
+PRODUCT_PORT = 27
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Lanes of a unit's input streams and of its output stream; `cycles` per frame at full speed.
+
+    A convolution has SIMD lanes in and PE lanes out; `core` are those of the convolution inside a ResizeFilter.
+    """
+
+    inputs: tuple[int, ...]
+    output: int
+    cycles: int
+    core: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Lanes of every node, the cycles per frame that were asked for and those that the slowest unit takes."""
+
+    wanted: int
+    nodes: Mapping[str, Lanes]
+
+    @property
+    def cycles(self) -> int:
+        """Cycles per frame of the slowest unit: the ideal of the whole design."""
+        return max(lanes.cycles for lanes in self.nodes.values())
+
+    @property
+    def bottleneck(self) -> str:
+        """The node with the most cycles per frame."""
+        return max(self.nodes, key=lambda name: self.nodes[name].cycles)
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """What folding needs to know of a convolution."""
+
+    pixels: int
+    inside: int
+    out: int
+    taps: int
+    groups: int
+    weight_bits: int
+    act_bits: int
+    narrow: bool  #: no weight is the most negative number of its width
+
+    @property
+    def depthwise(self) -> bool:
+        """One input channel for one output channel: PE and SIMD are the same lanes."""
+        return self.groups > 1 and self.groups == self.inside == self.out
+
+    def cycles(self, pe: int, simd: int) -> int:
+        """Cycles per frame, as srq_conv states them."""
+        per_output = self.taps if self.depthwise else self.taps * (self.inside // self.groups // simd)
+        return self.pixels * (self.out // pe) * per_output
+
+    def dsps(self, pe: int, simd: int) -> int:
+        """Multipliers of srq_mac: the packing rule of srq_dot. 0 where products come from LUTs."""
+        if self.weight_bits <= 2:
+            return 0
+        if self.depthwise:
+            return pe
+        return -(-pe // packed_lanes(pe, self.weight_bits, self.act_bits, self.narrow)) * simd
+
+    def foldings(self) -> list[tuple[int, int]]:
+        """Every (PE, SIMD) that divides the channels."""
+        if self.depthwise:
+            return [(lanes, lanes) for lanes in divisors(self.out)]
+        own = (divisors(self.out // self.groups), divisors(self.inside // self.groups))
+        return [(pe, simd) for pe in own[0] for simd in own[1]]
+
+
+def packed_lanes(pe: int, weight_bits: int, act_bits: int, narrow: bool) -> int:
+    """Weights that share one DSP48E2 multiplication (srq_dot's LANES)."""
+    room, product = PRODUCT_PORT - weight_bits - (not narrow), weight_bits + act_bits
+    fit = room // (product - 1) + 1 if room >= product - 1 else 1
+    return min(fit, pe)
+
+
+def divisors(number: int) -> list[int]:
+    """All of them, ascending."""
+    return [value for value in range(1, number + 1) if number % value == 0]
+
+
+def conv_shape(graph: IntGraph, node: Node, size: tuple[int, int]) -> ConvShape:
+    """Of a Conv, or of the convolution that a ResizeFilter contains."""
+    source = graph.tensors[node.inputs[0]]
+    weight, groups = (
+        (node.params["weight"], node.int_attr("groups")) if node.op == "Conv" else filter_conv(node, source.channels)
+    )
+    bits = max(2, bits_for(int(weight.min()), int(weight.max()), signed=True))
+    return ConvShape(
+        pixels=size[0] * size[1] * source.upscale**2,
+        inside=source.channels,
+        out=int(weight.shape[0]),
+        taps=int(weight.shape[2] * weight.shape[3]),
+        groups=groups,
+        weight_bits=bits,
+        act_bits=source.bits,
+        narrow=int(weight.min()) > -(1 << bits - 1),
+    )
+
+
+def fold(graph: IntGraph, size: tuple[int, int], cycles: int) -> Folding:
+    """Lanes for every node, each the cheapest with at most `cycles` cycles per frame of the input size (H, W)."""
+    return Folding(cycles, {node.name: _RULES[node.op](graph, node, size, cycles) for node in graph.nodes})
+
+
+def _fewest(candidates: list[int], values: int, cycles: int) -> int:
+    """The smallest number of lanes that moves `values` values in the cycles, else the largest."""
+    return next((lanes for lanes in candidates if values // lanes <= cycles), candidates[-1])
+
+
+def _values(graph: IntGraph, name: str, size: tuple[int, int]) -> int:
+    tensor = graph.tensors[name]
+    return size[0] * size[1] * tensor.upscale**2 * tensor.channels
+
+
+def _conv_lanes(shape: ConvShape, cycles: int) -> tuple[int, int]:
+    """Fewest multipliers, then fewest products, then more SIMD than PE: an accumulator costs more than an input."""
+
+    def cost(lanes: tuple[int, int]) -> tuple[int, int, int]:
+        pe, simd = lanes
+        return shape.dsps(pe, simd), pe * simd, pe
+
+    met = [lanes for lanes in shape.foldings() if shape.cycles(*lanes) <= cycles]
+    return min(met, key=cost) if met else min(shape.foldings(), key=lambda lanes: shape.cycles(*lanes))
+
+
+def _conv(graph: IntGraph, node: Node, size: tuple[int, int], cycles: int) -> Lanes:
+    shape = conv_shape(graph, node, size)
+    pe, simd = _conv_lanes(shape, cycles)
+    return Lanes((simd,), pe, shape.cycles(pe, simd), core=(pe, simd))
+
+
+def _beatwise(graph: IntGraph, node: Node, size: tuple[int, int], cycles: int) -> Lanes:
+    """One beat in, one beat out."""
+    values = _values(graph, node.output, size)
+    lanes = _fewest(divisors(graph.tensors[node.output].channels), values, cycles)
+    return Lanes((lanes,) * len(node.inputs), lanes, values // lanes)
+
+
+def _channels(graph: IntGraph, node: Node, size: tuple[int, int], cycles: int) -> Lanes:
+    """Concat and Slice: lanes that divide every piece."""
+    pieces = [graph.tensors[name].channels for name in node.inputs]
+    whole = node.inputs[0]
+    if node.op == "Slice":
+        pieces += [node.int_attr("start"), node.int_attr("stop")]
+    else:
+        whole = node.output
+    values = _values(graph, whole, size)
+    lanes = _fewest(divisors(gcd(*pieces)), values, cycles)
+    return Lanes((lanes,) * len(node.inputs), lanes, values // lanes)
+
+
+def _shuffle(graph: IntGraph, node: Node, size: tuple[int, int], cycles: int) -> Lanes:
+    """DCR order with the same lanes on both sides needs no wide memory; CRD gathers whole pixels anyway."""
+    values = _values(graph, node.output, size)
+    out = _fewest(divisors(graph.tensors[node.output].channels), values, cycles)
+    return Lanes((out,), out, values // out)
+
+
+def _filter(graph: IntGraph, node: Node, size: tuple[int, int], cycles: int) -> Lanes:
+    shape = conv_shape(graph, node, size)
+    pe, simd = _conv_lanes(shape, cycles)
+    values = _values(graph, node.output, size)
+    out = _fewest(divisors(graph.tensors[node.output].channels), values, cycles)
+    return Lanes((simd,), out, max(shape.cycles(pe, simd), values // out), core=(pe, simd))
+
+
+_RULES = {
+    "Conv": _conv,
+    "Requant": _beatwise,
+    "Add": _beatwise,
+    "Offset": _beatwise,
+    "Concat": _channels,
+    "Slice": _channels,
+    "DepthToSpace": _shuffle,
+    "ResizeNearest": _beatwise,
+    "ResizeFilter": _filter,
+}

@@ -1,0 +1,98 @@
+"""IntGraph -> a complete streaming design in Verilog: top, library, memory files, map."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from srq_hw.backends.rtl.arrange import arrange
+from srq_hw.backends.rtl.emit import design_map, library_files, top_text
+from srq_hw.backends.rtl.folding import Folding, fold
+from srq_hw.backends.rtl.netlist import Netlist, Stream
+from srq_hw.backends.rtl.schedule import with_fifos
+from srq_hw.backends.rtl.stitch import stitch
+from srq_hw.backends.rtl.verilate import LIBRARY
+from srq_hw.errors import InputError
+from srq_hw.files import write_json, write_text
+from srq_hw.graph.ir import IntGraph
+
+TOP = "srq_top"
+
+
+@dataclass(frozen=True)
+class RtlDesign:
+    """A design as text.
+
+    input, output: the top's streams "s" and "m". library: file names of lib/. memories: file name -> `$readmemh` text.
+    cycles: per frame, of the slowest unit. latency: cycles from the first beat in to the first out, with a source that
+    sends evenly. fifos: instance -> words.
+    """
+
+    name: str
+    graph_sha256: str
+    size: tuple[int, int]
+    input: Stream
+    output: Stream
+    top: str
+    library: tuple[str, ...]
+    memories: Mapping[str, str]
+    map: Mapping[str, Any]
+    cycles: int
+    bottleneck: str
+    latency: int
+    fifos: Mapping[str, int]
+    netlist: Netlist
+    folding: Folding
+
+    def write(self, folder: Path) -> None:
+        """rtl/<top>.v, rtl/lib/*.v, mem/*.hex, map.json and filelist.f in the folder, which is made."""
+        (folder / "rtl" / "lib").mkdir(parents=True, exist_ok=True)
+        (folder / "mem").mkdir(exist_ok=True)
+        for name in self.library:
+            shutil.copyfile(LIBRARY / name, folder / "rtl" / "lib" / name)
+        write_text(folder / "rtl" / f"{self.name}.v", self.top)
+        for name, text in self.memories.items():
+            write_text(folder / "mem" / name, text)
+        write_json(folder / "map.json", dict(self.map))
+        files = [f"rtl/lib/{name}" for name in self.library] + [f"rtl/{self.name}.v"]
+        write_text(folder / "filelist.f", "\n".join(files) + "\n")
+
+
+def generate(graph: IntGraph, size: tuple[int, int], cycles: int, name: str = TOP) -> RtlDesign:
+    """The design for frames of size (H, W) with at most `cycles` cycles per frame where the units can be that fast.
+
+    InputError for a size that is no image.
+    """
+    if min(size) < 1 or cycles < 1:
+        raise InputError(
+            f"RTL of {graph.name}: {size[0]}x{size[1]} pixels in {cycles} cycles; wanted 1 or more of each"
+        )
+    ready = arrange(graph)
+    folding = fold(ready, size, cycles)
+    netlist, timing = with_fifos(stitch(ready, size, folding, name), folding.cycles)
+    memories = {file: text for instance in netlist.instances for file, text in instance.memories.items()}
+    sha256 = graph.content_sha256
+    return RtlDesign(
+        name=name,
+        graph_sha256=sha256,
+        size=size,
+        input=netlist.input,
+        output=netlist.output,
+        top=top_text(netlist, graph.name, sha256, folding.cycles),
+        library=library_files(netlist),
+        memories=memories,
+        map=design_map(netlist, sha256),
+        cycles=folding.cycles,
+        bottleneck=folding.bottleneck,
+        latency=timing.latency,
+        fifos={
+            instance.name: int(instance.parameters["DEPTH"])
+            for instance in netlist.instances
+            if instance.module == "srq_fifo"
+        },
+        netlist=netlist,
+        folding=folding,
+    )

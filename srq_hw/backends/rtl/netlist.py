@@ -1,0 +1,75 @@
+"""What a stitched design is made of: streams, instances of library modules, and the netlist of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One AXI-Stream: frames of height x width pixels, `channels` values each, `lanes` of them in a beat.
+
+    Channel c travels in beat c // lanes of its pixel, lane c % lanes, lane 0 in the lowest bits of tdata.
+    """
+
+    name: str
+    height: int
+    width: int
+    channels: int
+    lanes: int
+    bits: int
+    signed: bool
+
+    @property
+    def folds(self) -> int:
+        """Beats per pixel."""
+        return self.channels // self.lanes
+
+    @property
+    def beats(self) -> int:
+        """Beats per frame."""
+        return self.height * self.width * self.folds
+
+    @property
+    def tdata_bits(self) -> int:
+        """Width of tdata."""
+        return self.lanes * self.bits
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One instance of a library module.
+
+    ports: prefix of the module's stream ("s", "a", "m0" ...) -> stream. memories: file name -> `$readmemh` text.
+    node: the IntGraph node that it computes, "" for what only moves beats. comment: one line for the reader of the top.
+    """
+
+    module: str
+    name: str
+    parameters: Mapping[str, int | str]
+    ports: Mapping[str, Stream]
+    memories: Mapping[str, str] = field(default_factory=dict)
+    node: str = ""
+    comment: str = ""
+
+    @property
+    def inputs(self) -> tuple[tuple[str, Stream], ...]:
+        """Streams that it reads, with their prefixes."""
+        return tuple((prefix, stream) for prefix, stream in self.ports.items() if not prefix.startswith("m"))
+
+    @property
+    def outputs(self) -> tuple[tuple[str, Stream], ...]:
+        """Streams that it writes, with their prefixes."""
+        return tuple((prefix, stream) for prefix, stream in self.ports.items() if prefix.startswith("m"))
+
+
+@dataclass(frozen=True)
+class Netlist:
+    """Instances in the order of the stream. input and output are the top's own streams, "s" and "m"."""
+
+    name: str
+    size: tuple[int, int]
+    input: Stream
+    output: Stream
+    instances: tuple[Instance, ...]

@@ -1,0 +1,123 @@
+"""RTL against the reference simulator: frames streamed through the compiled design, every output integer compared."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from srq_hw.backends.rtl.generate import RtlDesign
+from srq_hw.backends.rtl.netlist import Stream
+from srq_hw.backends.rtl.verilate import Design, Port, Run, Simulator, Stalls, build
+from srq_hw.graph.ir import Int, IntGraph
+from srq_hw.simulate.reference import run as reference
+
+#: both sides stall in so many per cent of the cycles
+STALLS = Stalls(in_=30, out=30, seed=1)
+
+
+@dataclass(frozen=True)
+class RtlResult:
+    """Outcome of the simulation of a design.
+
+    elements: integers compared, over all runs. first: where the first difference stands. cycles_per_frame: between the
+    last beats of two frames that follow each other, without stalls; ideal: of the slowest unit. first_output: cycle of
+    the first beat out, without stalls.
+    """
+
+    elements: int
+    mismatches: int
+    first: str | None
+    frames: int
+    runs: tuple[str, ...]
+    cycles_per_frame: int
+    ideal: int
+    first_output: int
+    build_seconds: float
+    run_seconds: float
+
+    @property
+    def passed(self) -> bool:
+        """True where something was compared and nothing differs."""
+        return self.elements > 0 and self.mismatches == 0
+
+
+def port_of(stream: Stream) -> Port:
+    """A stream of the top as the simulation sees it."""
+    return Port(stream.name, stream.lanes, stream.bits, stream.signed)
+
+
+def compile_design(design: RtlDesign, models: Path, jobs: int = 2) -> Simulator:
+    """The design as a compiled model in the folder of models; see `verilate.build`."""
+    with tempfile.TemporaryDirectory(prefix="srq-rtl-") as scratch:
+        design.write(Path(scratch))
+        sources = tuple(sorted(Path(scratch).rglob("*.v")))
+        ports = ((port_of(design.input),), (port_of(design.output),))
+        return build(Design(design.name, sources, {}, *ports, design.memories, ("frame_error",)), models, jobs)
+
+
+def simulate(design: RtlDesign, graph: IntGraph, images: Int, models: Path, jobs: int = 2) -> RtlResult:
+    """Stream images through the design: free, with stalls on both sides, and with a reset in the middle.
+
+    images: int64 (N, H, W, C) of the design's size, N at least 2, sent back to back. graph: what the design was made
+    from. RunError where the tools are missing, a simulation hangs, or frame_error rises.
+    """
+    if images.shape[1:] != (*design.size, design.input.channels) or len(images) < 2:
+        raise ValueError(f"images of shape {images.shape}; wanted 2 or more of {(*design.size, design.input.channels)}")
+    started = time.perf_counter()
+    simulator = compile_design(design, models, jobs)
+    built = time.perf_counter()
+    expected = np.stack([reference(graph, image)[0] for image in images])
+    compared = time.perf_counter()
+    free = _run(simulator, design, images, Stalls())
+    two = images[:2]
+    runs = {
+        "free": (free, expected),
+        f"stalls of {STALLS.in_} % in and {STALLS.out} % out": (_run(simulator, design, two, STALLS), expected[:2]),
+        "reset in the middle": (_run(simulator, design, two, Stalls(), (free.cycles // 3,)), expected[:2]),
+    }
+    ended = time.perf_counter()
+    found = [_compare(run, wanted, design, name) for name, (run, wanted) in runs.items()]
+    return RtlResult(
+        elements=sum(wanted.size for _, wanted in runs.values()),
+        mismatches=sum(count for count, _ in found),
+        first=next((text for _, text in found if text), None),
+        frames=len(images),
+        runs=tuple(runs),
+        cycles_per_frame=int(np.diff(free.ends[design.output.name])[-1]),
+        ideal=design.cycles,
+        first_output=free.first[design.output.name],
+        build_seconds=built - started,
+        run_seconds=ended - compared,
+    )
+
+
+def _run(simulator: Simulator, design: RtlDesign, images: Int, stalls: Stalls, resets: tuple[int, ...] = ()) -> Run:
+    source, out = design.input, design.output
+    beats = images.reshape(-1, source.lanes)
+    lasts = np.arange(1, len(beats) + 1) % source.beats == 0
+    wanted = {out.name: len(images) * out.beats}
+    return simulator.run({source.name: beats}, wanted, stalls, {source.name: lasts}, resets)
+
+
+def _compare(run: Run, expected: Int, design: RtlDesign, name: str) -> tuple[int, str | None]:
+    """Differing integers, and the first of them in words; a tlast or a flag in the wrong place counts as one more."""
+    out = design.output
+    found = run.outputs[out.name].reshape(expected.shape)
+    wrong = np.argwhere(found != expected)
+    lasts = np.arange(1, len(expected) * out.beats + 1) % out.beats == 0
+    misplaced = int((run.lasts[out.name] != lasts).sum())
+    flags = sum(run.flags.values())
+    text = None
+    if len(wrong):
+        frame, y, x, c = (int(value) for value in wrong[0])
+        at = tuple(wrong[0])
+        text = f"{name}: frame {frame}, y {y}, x {x}, channel {c}: {int(found[at])}, wanted {int(expected[at])}"
+    elif misplaced:
+        text = f"{name}: tlast differs on {misplaced} beats"
+    elif flags:
+        text = f"{name}: frame_error is up"
+    return len(wrong) + misplaced + flags, text

@@ -1,0 +1,242 @@
+"""When every beat of a design arrives, by analysis; from that the depth of its FIFOs and its latency.
+
+Model. Each unit turns beats of its inputs into beats of its output: output beat k needs input beats up to need[k],
+leaves at least `interval` cycles after beat k - 1 and `latency` cycles after the last beat that it needs,
+
+    out[k] = max(in[need[k]] + latency, out[k - 1] + interval),
+
+with unlimited memory between units. The source sends frames evenly, one per P cycles (P: cycles of the slowest unit).
+At a join (Add, Concat) the beat of one arm waits for that of the other; what waits is what a FIFO must hold. A design
+is a marked graph: with buffers that permit this schedule it is at least this fast however early the source sends, and
+it cannot deadlock, because a deadlock would stop the schedule, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import ceil, log2
+
+import numpy as np
+
+from srq_hw.backends.rtl.netlist import Instance, Netlist, Stream
+from srq_hw.graph.ir import Int
+
+#: frames looked at: the second one meets what the first has left behind
+FRAMES = 2
+#: beats a FIFO holds beyond the analysis, for registers between the units that the model does not know
+SPARE = 8
+#: arms that wait no longer than this need no FIFO: the registers of fork and join do
+SHORT = 1
+#: cycles that srq_conv's parts take from the last input beat to the result, besides the adder trees
+CONV_LATENCY = 14
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a unit's output beats depend on the beats of each input (prefix -> index of the last beat needed)."""
+
+    needs: Mapping[str, Int]
+    latency: int
+    interval: int = 1
+
+
+def _number(instance: Instance, key: str, default: int = 0) -> int:
+    value = instance.parameters.get(key, default)
+    assert isinstance(value, int), (instance.name, key, value)
+    return value
+
+
+def _in_order(instance: Instance) -> Rule:
+    """Beat k of every input makes beat k of the output."""
+    out = instance.ports["m"] if "m" in instance.ports else instance.ports["m0"]
+    beats = np.arange(out.beats)
+    return Rule({prefix: beats for prefix, _ in instance.inputs}, _LATENCY[instance.module])
+
+
+def _threshold(instance: Instance) -> Rule:
+    return Rule({"s": np.arange(instance.ports["m"].beats)}, 2 * _number(instance, "BITS") + 1)
+
+
+def _conv(instance: Instance) -> Rule:
+    source, out = instance.ports["s"], instance.ports["m"]
+    rows, columns = _number(instance, "KH"), _number(instance, "KW")
+    y = np.minimum(np.arange(out.height) + rows // 2, source.height - 1)
+    x = np.minimum(np.arange(out.width) + columns // 2, source.width - 1)
+    last = (y[:, None] * source.width + x[None, :] + 1) * source.folds - 1
+    depthwise, groups = _number(instance, "DEPTHWISE"), _number(instance, "GROUPS", 1)
+    inside = 1 if depthwise else source.folds // groups
+    latency = CONV_LATENCY + ceil(log2(max(source.lanes, 2)))
+    interval = rows * columns * inside
+    return Rule({"s": np.repeat(last.reshape(-1), out.folds)}, latency + interval, interval)
+
+
+def _width(instance: Instance) -> Rule:
+    source, out = instance.ports["s"], instance.ports["m"]
+    values = (np.arange(out.beats) + 1) * out.lanes
+    # Words of a common multiple are gathered whole.
+    word = int(np.lcm(source.lanes, out.lanes))
+    return Rule({"s": (-(-values // word) * word) // source.lanes - 1}, 2)
+
+
+def _concat(instance: Instance) -> Rule:
+    a, b = instance.ports["a"], instance.ports["b"]
+    pixel, place = np.divmod(np.arange(instance.ports["m"].beats), a.folds + b.folds)
+    return Rule(
+        {
+            "a": np.where(place < a.folds, pixel * a.folds + place, (pixel + 1) * a.folds - 1),
+            "b": np.where(place < a.folds, pixel * b.folds - 1, pixel * b.folds + place - a.folds),
+        },
+        1,
+    )
+
+
+def _slice(instance: Instance) -> Rule:
+    source, out = instance.ports["s"], instance.ports["m"]
+    pixel, place = np.divmod(np.arange(out.beats), out.folds)
+    return Rule({"s": pixel * source.folds + _number(instance, "FIRST") // source.lanes + place}, 1)
+
+
+def _by_rows(instance: Instance) -> Rule:
+    """A row of the input must be complete before the first of the rows that it makes begins."""
+    source, out = instance.ports["s"], instance.ports["m"]
+    factor = out.height // source.height
+    row = np.arange(out.height) // factor
+    last = (row + 1) * source.width * source.folds - 1
+    return Rule({"s": np.repeat(last, out.width * out.folds)}, 4)
+
+
+_LATENCY = {
+    "srq_input": 1,
+    "srq_output": 1,
+    "srq_duplicate": 1,
+    "srq_requant": 9,
+    "srq_offset": 2,
+    "srq_add": 3,
+}
+RULES: dict[str, Callable[[Instance], Rule]] = {
+    **dict.fromkeys(_LATENCY, _in_order),
+    "srq_threshold": _threshold,
+    "srq_conv": _conv,
+    "srq_width": _width,
+    "srq_concat": _concat,
+    "srq_slice": _slice,
+    "srq_shuffle": _by_rows,
+    "srq_repeat": _by_rows,
+}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Cycle in which every beat arrives, per stream, int64 (FRAMES * beats,), and in which its reader takes it."""
+
+    arrives: Mapping[str, Int]
+    leaves: Mapping[str, Int]
+    period: int
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the first beat in to the first beat out."""
+        return int(self.arrives["m"][0])
+
+    def waiting(self, stream: str) -> int:
+        """The most beats of the stream that wait for their reader at any moment."""
+        arrives, leaves = self.arrives[stream], self.leaves[stream]
+        gone = np.searchsorted(leaves, arrives, side="right")
+        return int((np.arange(1, len(arrives) + 1) - gone).max())
+
+
+def schedule(netlist: Netlist, period: int) -> Schedule:
+    """Arrival and departure of every beat for FRAMES frames that are sent evenly, one per `period` cycles."""
+    source = netlist.input
+    beats = np.arange(FRAMES * source.beats)
+    arrives: dict[str, Int] = {source.name: beats * period // source.beats}
+    rules: dict[str, Rule] = {}
+    for instance in netlist.instances:
+        rule = rules[instance.name] = RULES[instance.module](instance)
+        ready = np.max(
+            [_at(arrives[stream.name], rule.needs[prefix], stream) for prefix, stream in instance.inputs], axis=0
+        )
+        steps = np.arange(len(ready)) * rule.interval
+        out = np.maximum.accumulate(ready + rule.latency - steps) + steps
+        for _, stream in instance.outputs:
+            arrives[stream.name] = out
+    return Schedule(arrives, _departures(netlist, rules, arrives), period)
+
+
+def _at(arrives: Int, need: Int, stream: Stream) -> Int:
+    """Arrival of the needed beats, frame after frame; an index of -1 needs nothing of its frame."""
+    frames = [arrives[np.maximum(need + frame * stream.beats, 0)] for frame in range(FRAMES)]
+    return np.concatenate(frames)
+
+
+def _departures(netlist: Netlist, rules: Mapping[str, Rule], arrives: Mapping[str, Int]) -> dict[str, Int]:
+    """The latest cycle in which each beat may be taken so that nothing behind it is late, from the output backwards."""
+    leaves: dict[str, Int] = {netlist.output.name: arrives[netlist.output.name]}
+    for instance in reversed(netlist.instances):
+        rule = rules[instance.name]
+        wanted = leaves[instance.outputs[0][1].name]
+        if len(instance.outputs) > 1:  # a fork hands on at once
+            wanted = arrives[instance.outputs[0][1].name]
+        for prefix, stream in instance.inputs:
+            need = np.concatenate([rule.needs[prefix] + frame * stream.beats for frame in range(FRAMES)])
+            first = np.searchsorted(need, np.arange(FRAMES * stream.beats), side="left")
+            # Beats that nobody needs (a slice drops them) leave with the next one that somebody does.
+            by = np.append(wanted, wanted[-1])[np.minimum(first, len(wanted))] - rule.latency
+            leaves[stream.name] = np.maximum(by, arrives[stream.name])
+    return leaves
+
+
+# --- FIFOs --------------------------------------------------------------------------------------------------------
+
+
+def with_fifos(netlist: Netlist, period: int) -> tuple[Netlist, Schedule]:
+    """The netlist with a FIFO on each arm between a fork and a join that has to wait, and the schedule of the beats.
+
+    Of the streams along an arm the one takes the FIFO on which it needs the fewest bits.
+    """
+    found = schedule(netlist, period)
+    made_by = {stream.name: instance for instance in netlist.instances for _, stream in instance.outputs}
+    depths: dict[str, int] = {}
+    for instance in netlist.instances:
+        if len(instance.inputs) < 2:
+            continue
+        for _, stream in instance.inputs:
+            arm = _arm(stream, made_by)
+            best = min(arm, key=lambda s: (found.waiting(s.name) * s.tdata_bits, s.name))
+            if found.waiting(best.name) > SHORT:
+                depths[best.name] = _depth(found.waiting(best.name))
+    return _insert(netlist, depths), found
+
+
+def _arm(stream: Stream, made_by: Mapping[str, Instance]) -> list[Stream]:
+    """The stream and those before it, up to a fork, a join, or the design's entry."""
+    arm = [stream]
+    while len(made_by[stream.name].inputs) == 1 and len(made_by[stream.name].outputs) == 1:
+        instance = made_by[stream.name]
+        if instance.module == "srq_input":
+            break
+        stream = instance.inputs[0][1]
+        arm.append(stream)
+    return arm
+
+
+def _depth(waiting: int) -> int:
+    """Words of memory: srq_fifo wants a power of two."""
+    return max(2, 1 << (waiting + SPARE - 1).bit_length())
+
+
+def _insert(netlist: Netlist, depths: Mapping[str, int]) -> Netlist:
+    instances: list[Instance] = []
+    renamed: dict[str, Stream] = {}
+    for instance in netlist.instances:
+        ports = {prefix: renamed.get(stream.name, stream) for prefix, stream in instance.ports.items()}
+        instances.append(replace(instance, ports=ports))
+        for _, stream in instance.outputs:
+            if stream.name in depths:
+                depth = depths[stream.name]
+                out = renamed[stream.name] = replace(stream, name=f"{stream.name}__fifo")
+                parameters: dict[str, int | str] = {"BITS": stream.tdata_bits, "DEPTH": depth}
+                comment = f"waits up to {depth} beats for the other arm"
+                instances.append(Instance("srq_fifo", out.name, parameters, {"s": stream, "m": out}, {}, "", comment))
+    return replace(netlist, instances=tuple(instances))

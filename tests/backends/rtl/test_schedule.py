@@ -1,0 +1,92 @@
+"""FIFO depths by analysis: enough for full pace, and not by chance: with less memory a design stops or is slower."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srq_hw.backends.rtl.emit import top_text
+from srq_hw.backends.rtl.generate import RtlDesign, generate
+from srq_hw.backends.rtl.oracle import compile_design
+from srq_hw.backends.rtl.schedule import RULES, schedule
+from srq_hw.backends.rtl.verilate import LIBRARY, Run
+from srq_hw.errors import RunError
+from srq_hw.graph.ir import IntGraph
+from srq_hw.graph.synthetic import edsr_graph
+
+SIZE = (9, 8)
+
+
+@pytest.fixture(scope="module")
+def graph() -> IntGraph:
+    return edsr_graph(4, 1)
+
+
+def stream(design: RtlDesign, models: Path, frames: int = 3) -> Run:
+    beats = np.random.default_rng(0).integers(0, 256, (frames * design.input.beats, design.input.lanes))
+    lasts = np.arange(1, len(beats) + 1) % design.input.beats == 0
+    simulator = compile_design(design, models, jobs=1)
+    return simulator.run({"s": beats}, {"m": frames * design.output.beats}, lasts={"s": lasts})
+
+
+def shallow(design: RtlDesign, depth: int) -> RtlDesign:
+    """The design with FIFOs of so many words."""
+    instances = tuple(
+        replace(i, parameters={**i.parameters, "DEPTH": depth}) if i.module == "srq_fifo" else i
+        for i in design.netlist.instances
+    )
+    netlist = replace(design.netlist, instances=instances)
+    return replace(design, top=top_text(netlist, "shallow", design.graph_sha256, design.cycles))
+
+
+def test_the_analysis_gives_full_pace_and_less_memory_does_not(graph: IntGraph, models: Path):
+    design = generate(graph, SIZE, 700)
+    assert len(design.fifos) == 4 and min(design.fifos.values()) >= 16
+    run = stream(design, models)
+    assert set(np.diff(run.ends["m"])) == {design.cycles}
+    with pytest.raises(RunError, match="hang: no beat on any stream"):
+        stream(shallow(design, 2), models)
+
+
+def test_the_latency_of_the_analysis_is_that_of_an_even_source_or_more(graph: IntGraph, models: Path):
+    design = generate(graph, SIZE, 700)
+    assert stream(design, models).first["m"] <= design.latency
+
+
+def test_every_module_that_a_design_may_hold_has_a_rule():
+    parts = {
+        "adder_tree",
+        "dot",
+        "fifo",
+        "frame",
+        "mac",
+        "rom",
+        "rows",
+        "shift_right",
+        "skid",
+        "wide_multiply",
+        "window",
+    }
+    modules = {path.stem for path in LIBRARY.glob("srq_*.v")}
+    assert set(RULES) == modules - {f"srq_{name}" for name in parts}
+
+
+def test_arrivals_follow_one_another_and_nothing_leaves_before_it_arrives(graph: IntGraph):
+    design = generate(graph, SIZE, 700)
+    netlist = replace(design.netlist, instances=tuple(i for i in design.netlist.instances if i.module != "srq_fifo"))
+    renamed = {f"{i.ports['s'].name}__fifo": i.ports["s"] for i in design.netlist.instances if i.module == "srq_fifo"}
+    netlist = replace(
+        netlist,
+        instances=tuple(
+            replace(i, ports={prefix: renamed.get(s.name, s) for prefix, s in i.ports.items()})
+            for i in netlist.instances
+        ),
+    )
+    found = schedule(netlist, design.cycles)
+    for name, arrives in found.arrives.items():
+        assert (np.diff(arrives) >= 0).all(), name
+        assert (found.leaves[name] >= arrives).all(), name
+        assert (np.diff(found.leaves[name]) >= 0).all(), name
