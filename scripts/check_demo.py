@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 
 SCHEMA = Path(__file__).resolve().parents[1] / "srq_hw" / "report" / "report.schema.json"
-ORACLES = ("qonnx", "finn")
+ORACLES = ("qonnx", "finn", "rtl")
 #: every gate of a build from a float network, by its name in the report
 GATES = (
     "lowered file = graph in memory",

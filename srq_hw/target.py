@@ -20,6 +20,7 @@ from srq_hw.target_ops import Ops
 from srq_hw.yamlfile import Part, load_model, refuse
 
 Rounding = Literal["half_even", "half_up", "half_away", "floor", "trunc"]
+Flow = Literal["finn", "verilog"]
 DspKind = Literal["DSP48E1", "DSP48E2", "DSP58"]
 
 # Board names FINN knows and the part it builds for; FINN takes the part from the board, so both must agree.
@@ -204,6 +205,15 @@ class Resources(Part):
         FinnBoard | None,
         Field(default=None, description="FINN's name of the board; leave it out for a board FINN does not know."),
     ]
+    flows: Annotated[
+        list[Flow] | None,
+        Field(
+            default=None,
+            min_length=1,
+            description="Designs that a build makes: `finn` (a FINN dataflow graph), `verilog` (srq-hw's own streaming "
+            "units); leave it out for both.",
+        ),
+    ]
     clock_mhz: Annotated[float, Field(ge=1, le=1000, description="Clock of the accelerator, MHz.")]
     lut: Annotated[int, Field(ge=1, le=100_000_000, description="Look-up tables on the device.")]
     ff: Annotated[int, Field(ge=1, le=100_000_000, description="Flip-flops on the device.")]
@@ -216,6 +226,10 @@ class Resources(Part):
     utilization_max: Annotated[
         float, Field(gt=0, le=1, description="Share of each resource a design may take and still count as fitting.")
     ]
+
+    def has_flow(self, flow: Flow) -> bool:
+        """True where a build makes this kind of design."""
+        return self.flows is None or flow in self.flows
 
     @model_validator(mode="after")
     def _board_has_this_part(self) -> Resources:

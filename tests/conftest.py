@@ -15,6 +15,8 @@ import hypothesis
 import pytest
 
 REPO = Path(__file__).resolve().parents[1]
+# Compiled models of Verilog designs, kept between runs: they are named by the hash of all that goes into them.
+os.environ.setdefault("SRQ_CACHE", str(REPO / ".pytest_cache" / "srq"))
 
 hypothesis.settings.register_profile(
     "srq",

@@ -31,7 +31,8 @@ GOOD: dict[str, Any] = {
     "oracles": [
         {"name": "qonnx", "status": "passed", "elements": 12, "mismatches": 0},
         {"name": "finn", "status": "passed", "elements": 12, "mismatches": 0},
-        {"name": "rtl", "status": "not run"},
+        {"name": "rtl", "status": "passed", "elements": 12, "mismatches": 0},
+        {"name": "litert", "status": "not run"},
     ],
     "estimate": {"fits": True, "fps": 30.0},
 }
@@ -55,7 +56,8 @@ BAD: list[tuple[tuple[Any, ...], Any, str]] = [
     (("oracles", 1, "status"), "failed", "oracle finn: status is 'failed'"),
     (("oracles", 1, "mismatches"), 2, "oracle finn: mismatches is 2"),
     (("oracles", 1, "elements"), 0, "oracle finn: elements is 0"),
-    (("oracles", 1, "name"), "rtl", "oracle finn: not in the report"),
+    (("oracles", 1, "name"), "litert", "oracle finn: not in the report"),
+    (("oracles", 2, "status"), "not run", "oracle rtl: status is 'not run'"),
     (("ok",), False, "ok is False"),
     (("ok",), None, "ok is None"),
     (("gates",), [], "gate legal on the target: 0 times in the report"),

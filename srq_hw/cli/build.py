@@ -55,6 +55,16 @@ def build(
         ),
     ] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frames per second wanted; none: what fits well.")] = None,
+    rtl_sim: Annotated[
+        bool | None,
+        typer.Option(
+            "--rtl-sim/--no-rtl-sim",
+            help="Simulate the generated Verilog against the reference; default: where Verilator is found.",
+        ),
+    ] = None,
+    synth: Annotated[
+        bool, typer.Option("--synth", help="Synthesise the Verilog with Yosys (minutes): figures for the report.")
+    ] = False,
     stop_after: Annotated[
         str | None,
         typer.Option(
@@ -87,6 +97,8 @@ def build(
         edges=edges,
         tail=tail,
         sums=sums,
+        rtl_sim=rtl_sim,
+        synth=synth,
     )
     with interruptible(), BuildProgress() as watcher:
         report = run_build(options, watcher)

@@ -22,7 +22,10 @@ from srq_hw.report.schema import SCHEMA_VERSION
 
 WEIGHT_BINS = 64
 #: steps that leave findings for the report
-RESULT_STEPS = ("lower", "check", "parity", "simulators", "quality", "oracle_qonnx", "oracle_finn")
+RESULT_STEPS = (
+    *("lower", "check", "parity", "simulators", "quality", "oracle_qonnx", "oracle_finn"),
+    *("rtl", "oracle_rtl", "synth"),
+)
 
 
 def assemble(session: Session, steps: list[Step], records: list[StepRecord]) -> dict[str, Any]:
@@ -42,8 +45,9 @@ def assemble(session: Session, steps: list[Step], records: list[StepRecord]) -> 
         "parity": found.get("parity"),
         "simulators": {k: v for k, v in simulators.items() if k not in ("tensors", "first_mismatch")},
         "quality": quality["sets"],
-        "oracles": [found["oracle_qonnx"], found["oracle_finn"]],
+        "oracles": [found["oracle_qonnx"], found["oracle_finn"], found["oracle_rtl"]["oracle"]],
         "estimate": _estimate(session),
+        "rtl": _rtl(found),
         "images": [_image(row) for row in quality["images"]],
         "files": deliverables(session, steps),
     }
@@ -191,6 +195,12 @@ def _node(row: dict[str, Any]) -> dict[str, Any]:
     ours = row["ours"]
     figures = {"lut": ours["LUT"], "dsp": ours["DSP"], "bram36": ours["BRAM_18K"] / 2, "uram": ours["URAM"]}
     return {key: value for key, value in row.items() if key != "ours"} | figures
+
+
+def _rtl(found: dict[str, Any]) -> dict[str, Any] | None:
+    """The Verilog design, how its simulation went, and what synthesis counted; None where there is no design."""
+    design: dict[str, Any] | None = found["rtl"]
+    return design and design | {"simulation": found["oracle_rtl"]["simulation"], "synthesis": found.get("synth")}
 
 
 def _image(row: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from srq_hw.backends.handoff import write_handoff
 from srq_hw.files import write_json
 from srq_hw.pipeline.engine import RESULTS, Step
 from srq_hw.pipeline.session import Session, image_sha256
+from srq_hw.pipeline.verilog import write_bundle
 from srq_hw.tools import find_tool
 
 #: stands in finn/ instead of a design where FINN+ is not installed, with the reason
@@ -71,15 +72,17 @@ def _oracle(session: Session) -> Step:
 def _handoff(session: Session) -> Step:
     def run(scratch: Path) -> None:
         result = finn_result(session)
-        folder = scratch / "handoff"
+        folder = scratch / "handoff" / "finn"
+        folder.parent.mkdir()
         if result.built:
             write_handoff(result, session.graph, session.target, session.tile, folder)
         else:
             folder.mkdir()
-            (folder / "README.md").write_text(f"# Hand-off bundle: not made\n\n{result.reason}\n")
+            (folder / "README.md").write_text(f"# FINN bundle: not made\n\n{result.reason}\n")
+        write_bundle(session, scratch / "handoff" / "verilog")
 
     def material() -> Any:
-        return {"target": session.target.sha256, "tile": image_sha256(session.tile)}
+        return {"target": session.target.sha256, "tile": image_sha256(session.tile), "fps": session.options.fps}
 
     return Step("handoff", material, ("graph.json", "finn"), ("handoff",), run)
 

@@ -22,7 +22,7 @@ class BuildOptions:
     """Options of one build; see `srq-hw build --help`.
 
     model: None (embedded default), a name, pkg.module:factory or a file. None elsewhere is what the user left out: then
-    bits are the target's, recipe DEFAULT_RECIPE, input_size DEFAULT_SIZE.
+    bits are the target's, recipe DEFAULT_RECIPE, input_size DEFAULT_SIZE, and rtl_sim is True where Verilator is found.
     """
 
     target: str
@@ -40,6 +40,8 @@ class BuildOptions:
     edges: int | None = None
     tail: int | None = None
     sums: int | None = None
+    rtl_sim: bool | None = None
+    synth: bool = False
 
     @property
     def is_file(self) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from srq_hw.backends.rtl.fit import Fitted, fit
 from srq_hw.errors import InputError
 from srq_hw.evaluate.colour import network_view
 from srq_hw.evaluate.datasets import Pair, make_pair
@@ -124,6 +125,14 @@ class Session:
     @cached_property
     def graph(self) -> IntGraph:
         return IntGraph.load(self.folder / "graph.json")
+
+    @cached_property
+    def fitted(self) -> Fitted | None:
+        """The Verilog design for the wanted rate; None where the target has none."""
+        resources = self.target.resources
+        if resources is None or not resources.has_flow("verilog"):
+            return None
+        return fit(self.graph, self.size, resources, self.options.fps)
 
     @cached_property
     def model(self) -> onnx.ModelProto:

@@ -18,7 +18,7 @@ from srq_hw.graph.check import prove_accumulators
 from srq_hw.graph.legality import legality
 from srq_hw.oracles.qonnx import qonnx_oracle
 from srq_hw.parity import Comparison, compare
-from srq_hw.pipeline import hardware, pictures
+from srq_hw.pipeline import hardware, pictures, verilog
 from srq_hw.pipeline.engine import RESULTS, STATE, Step, sha256_file
 from srq_hw.pipeline.session import Session, image_sha256
 from srq_hw.proof import frozen_against_reference
@@ -43,6 +43,7 @@ def build_steps(session: Session, progress: Progress) -> list[Step]:
         *parity,
         _simulators(session),
         _qonnx(session),
+        *verilog.verilog_steps(session),
         pictures.quality_step(session, progress),
         *hardware.hardware_steps(session),
     ]

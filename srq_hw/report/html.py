@@ -22,7 +22,7 @@ TEMPLATE = "report.html.j2"
 ORACLES = {
     "qonnx": "QONNX file, executed by qonnx (float32)",
     "finn": "FINN dataflow graph, executed by FINN",
-    "rtl": "RTL, simulated by Verilator",
+    "rtl": "Verilog, simulated by Verilator",
     "litert": "TFLite file, executed by LiteRT",
     "onnxruntime": "QDQ ONNX file, executed by onnxruntime",
 }

@@ -24,8 +24,8 @@ from .conftest import SMALL, Done
 
 Srq = Callable[..., Done]
 STEPS = (
-    *("calibrate", "export", "lower", "check", "parity", "simulators", "oracle_qonnx", "quality"),
-    *("finn", "oracle_finn", "handoff"),
+    *("calibrate", "export", "lower", "check", "parity", "simulators", "oracle_qonnx", "rtl", "oracle_rtl"),
+    *("quality", "finn", "oracle_finn", "handoff"),
 )
 UNLIKE = ("report.json", "report.html", "log.txt")
 
@@ -224,7 +224,7 @@ def test_few_bits_an_odd_size_own_images_and_own_weights(srq: Srq, here: Path, f
     assert quantization["calibration_images"] == ["a.png", "b.png"]
     assert data["files"]["graph.json"] != report(finished)["files"]["graph.json"]
     if with_finn:
-        assert np.load(here / "odd/handoff/golden/input.npy").shape == (17, 23, 3)
+        assert np.load(here / "odd/handoff/finn/golden/input.npy").shape == (17, 23, 3)
         assert set(gates(here / "odd").values()) == {"passed"}
 
 
@@ -259,4 +259,5 @@ def test_without_finn_its_gate_is_not_run(srq: Srq, here: Path, finished: Path, 
     assert gates(folder)["finn = reference"] == "not run" and gates(folder)["qonnx = reference"] == "passed"
     assert data["estimate"] is None
     assert [name for name in data["files"] if name.startswith("finn/")] == ["finn/not_run.txt"]
-    assert "not made" in (folder / "handoff/README.md").read_text()
+    assert "not made" in (folder / "handoff/finn/README.md").read_text()
+    assert (folder / "handoff/verilog/verify.sh").is_file()

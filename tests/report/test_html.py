@@ -22,8 +22,8 @@ from tests.report.sample_report import sample_report, write_images
 
 Report = dict[str, Any]
 VOID = {"meta", "img", "br", "link", "input", "hr", "line", "rect", "polyline", "path", "wbr"}
-SECTIONS = ("gates", "equality", "images", "quality", "clipping", "histograms", "accumulators", "hardware", "steps",
-            "files", "provenance")  # fmt: skip
+SECTIONS = ("gates", "equality", "images", "quality", "clipping", "histograms", "accumulators", "hardware", "verilog",
+            "steps", "files", "provenance")  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -200,13 +200,14 @@ def test_the_chain_tells_not_run_from_passed(report: Report, folder: Path):
 
 
 def test_a_report_with_little_in_it(report: Report, folder: Path, tmp_path: Path):
-    report |= {"estimate": None, "parity": None, "simulators": None, "images": [], "quality": [], "oracles": []}
-    report |= {"steps": [], "files": {}}
+    report |= {"estimate": None, "rtl": None, "parity": None, "simulators": None, "images": [], "quality": []}
+    report |= {"oracles": [], "steps": [], "files": {}}
     report["graph"]["proofs"] = []
     report["quantization"] |= {"layers": [], "weights": [], "calibration_images": [], "seed": None}
     page = Page(render(report, tmp_path))
-    for words in ("No estimate", "No image was upscaled", "No image set", "no accumulators", "No step was recorded"):
-        assert words in page.text
+    words = ("No estimate", "No image was upscaled", "No image set", "no accumulators", "No step was recorded")
+    for text in (*words, "no Verilog design"):
+        assert text in page.text
     assert not page.values("img", "src")
 
 

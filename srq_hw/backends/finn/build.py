@@ -101,6 +101,8 @@ def build_finn(
         raise InputError(f"fps: {fps!r}; allowed: a number above 0")
     if target.resources is None:
         return FinnResult("not run", f"target {target.name} has no FPGA resources: no FINN design, no estimate")
+    if not target.resources.has_flow("finn"):
+        return FinnResult("not run", f"target {target.name} leaves FINN out (resources.flows)")
     tool = find_tool("finn")
     if not tool.usable:
         return FinnResult("not run", f"{tool.problem}: no {tool.lost}. To get it: {tool.get}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -11,16 +12,14 @@ from srq_hw.tools import find_tool
 
 
 @pytest.fixture(scope="session")
-def models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of compiled models, kept between runs (they are named by the hash of all that goes into them)."""
+def models() -> Path:
+    """Folder of compiled models, kept between runs and shared with the builds of other tests."""
     for name in ("verilator", "g++"):
         status = find_tool(name)
         if not status.usable:
             pytest.skip(f"{name}: {status.problem}; {status.get}")
-    cache = request.config.cache
-    if cache is None:
-        return tmp_path_factory.mktemp("models")
-    folder = cache.mkdir("rtl_models")
+    folder = Path(os.environ["SRQ_CACHE"]) / "srq-hw" / "rtl"
+    folder.mkdir(parents=True, exist_ok=True)
     for old in sorted(folder.glob("runtime-*"), key=lambda path: path.stat().st_mtime)[:-2]:
         shutil.rmtree(old, ignore_errors=True)  # 75 MB each: precompiled headers
     return folder

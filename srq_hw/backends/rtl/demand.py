@@ -1,0 +1,101 @@
+"""DSP slices and block RAMs of a design by rule, before any synthesis. LUTs have no rule here: `synth` counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from srq_hw.backends.rtl.folding import ConvShape
+from srq_hw.backends.rtl.netlist import Instance, Netlist
+
+#: (words, bits) shapes of an 18 Kbit block RAM with one reader and one writer (AMD UG573)
+RAMB18 = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))
+#: a memory of fewer bits than this stays in LUTs
+LUT_MEMORY_BITS = 2048
+#: parts of srq_wide_multiply: bits of the accumulator and of the multiplier that one DSP takes, signs apart
+ACC_PART, MULT_PART = 26, 17
+
+
+@dataclass(frozen=True)
+class Demand:
+    """DSP48E2 slices and 18 Kbit block RAMs."""
+
+    dsp: int
+    bram18: int
+
+    @property
+    def bram36(self) -> float:
+        """In blocks of 36 Kbit; a half is an 18 Kbit one."""
+        return self.bram18 / 2
+
+
+def demand(netlist: Netlist) -> Demand:
+    """Sum over the instances."""
+    return Demand(
+        sum(dsps(instance) for instance in netlist.instances),
+        sum(bram18(words, bits) for instance in netlist.instances for words, bits in memories(instance)),
+    )
+
+
+def bram18(words: int, bits: int) -> int:
+    """18 Kbit blocks for a memory; 0 where it stays in LUTs."""
+    if words * bits < LUT_MEMORY_BITS:
+        return 0
+    return min(-(-words // depth) * -(-bits // width) for depth, width in RAMB18)
+
+
+def _conv_dsps(instance: Instance) -> int:
+    p = _numbers(instance)
+    depthwise = bool(p.get("DEPTHWISE", 0))
+    channels = p["CHANNELS_OUT"]
+    shape = ConvShape(
+        pixels=1, inside=p["CHANNELS_IN"], out=channels, taps=1, groups=channels if depthwise else 1,
+        weight_bits=p["W_BITS"], act_bits=p["A_BITS"], narrow=bool(p["W_NARROW"]),
+    )  # fmt: skip
+    return shape.dsps(p["PE"], p["SIMD"])
+
+
+def _requant_dsps(instance: Instance) -> int:
+    p = _numbers(instance)
+    if not p["MULTIPLY"]:
+        return 0
+    return p["LANES"] * _parts(p["ACC_BITS"], ACC_PART) * _parts(p["MULT_BITS"], MULT_PART)
+
+
+def _parts(bits: int, part: int) -> int:
+    return (bits - 2) // part + 1 if bits > part + 1 else 1
+
+
+def dsps(instance: Instance) -> int:
+    """DSP slices of an instance: its multiplications."""
+    rule = _DSPS.get(instance.module)
+    return rule(instance) if rule else 0
+
+
+_DSPS: dict[str, Callable[[Instance], int]] = {"srq_conv": _conv_dsps, "srq_requant": _requant_dsps}
+
+
+def memories(instance: Instance) -> Iterator[tuple[int, int]]:
+    """(words, bits) of each memory of an instance."""
+    p = _numbers(instance)
+    if instance.module == "srq_conv":
+        source = instance.ports["s"]
+        rows, columns = p["KH"], p["KW"]
+        if rows * columns > 1:
+            yield rows * source.width * source.folds + columns * source.folds, source.tdata_bits
+        simd = 1 if p.get("DEPTHWISE") else p["SIMD"]
+        words = p["CHANNELS_OUT"] // p["PE"] * rows * columns * (p["CHANNELS_IN"] // p.get("GROUPS", 1)) // p["SIMD"]
+        if p.get("DEPTHWISE"):
+            words = p["CHANNELS_OUT"] // p["PE"] * rows * columns
+        if instance.parameters["WEIGHT_STYLE"] == "block":
+            yield words, p["PE"] * simd * p["W_BITS"]
+    elif instance.module == "srq_fifo":
+        yield p["DEPTH"], p["BITS"]
+    elif instance.module in ("srq_shuffle", "srq_repeat"):
+        source = instance.ports["s"]
+        lanes = source.channels if p.get("CRD") or p.get("IN_LANES") != p.get("OUT_LANES") else source.lanes
+        yield 2 * source.width * source.channels // lanes, lanes * source.bits
+
+
+def _numbers(instance: Instance) -> dict[str, int]:
+    return {key: value for key, value in instance.parameters.items() if isinstance(value, int)}
