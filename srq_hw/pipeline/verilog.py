@@ -72,6 +72,7 @@ def _design_json(fitted: Fitted, session: Session) -> dict[str, Any]:
         "fifo_bits": fifo_bits,
         "dsp": fitted.demand.dsp,
         "bram36": fitted.demand.bram36,
+        "uram": fitted.demand.uram,
         "short_of": fitted.short,
     }
 
@@ -90,7 +91,8 @@ def simulated_design(graph: IntGraph, design: RtlDesign) -> RtlDesign:
         size = (size[0] // 2, size[1] // 2)
     if size == design.size:
         return design
-    return generate(graph, size, -(-design.folding.wanted * size[0] * size[1] // (height * width)), design.name)
+    cycles = -(-design.folding.wanted * size[0] * size[1] // (height * width))
+    return generate(graph, size, cycles, design.name, design.fabric)
 
 
 def _oracle(session: Session) -> Step:

@@ -261,7 +261,8 @@ def sample_report(out_dir: Path, *, blocks: int = 4, seed: int = 7) -> dict[str,
         "rtl": {
             "top": "srq_top", "input_size": [320, 180], "clock_mhz": 200.0, "cycles_per_frame": 3_317_760,
             "bottleneck": "block3_conv2", "fps": 60.28, "fps_requested": 60.0, "fps_met": True,
-            "latency_cycles": 98_304, "instances": 131, "fifos": 9, "fifo_bits": 786_432, "dsp": 61, "bram36": 47.5,
+            "latency_cycles": 98_304, "instances": 131, "fifos": 9,
+            "fifo_bits": 786_432, "dsp": 61, "bram36": 47.5, "uram": 3,
             "short_of": {},
             "simulation": {
                 "size": [40, 22], "frames": 3, "runs": ["free", "stalls", "reset"], "cycles_per_frame": 50_700,

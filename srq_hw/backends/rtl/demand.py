@@ -1,4 +1,4 @@
-"""DSP slices and block RAMs of a design by rule, before any synthesis. LUTs have no rule here: `synth` counts them."""
+"""DSP slices, block and UltraRAM of a design by rule, before any synthesis. LUTs have no rule: `synth` counts them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from srq_hw.backends.rtl.folding import ConvShape
-from srq_hw.backends.rtl.netlist import Instance, Netlist
+from srq_hw.backends.rtl.netlist import FABRIC, Instance, Netlist
 
 #: (words, bits) shapes of an 18 Kbit block RAM with one reader and one writer (AMD UG573)
 RAMB18 = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))
+#: words and bits of an UltraRAM
+URAM = (4096, 72)
 #: a memory of fewer bits than this stays in LUTs
 LUT_MEMORY_BITS = 2048
-#: parts of srq_wide_multiply: bits of the accumulator and of the multiplier that one DSP takes, signs apart
-ACC_PART, MULT_PART = 26, 17
+#: bits of the multiplier that one DSP takes in srq_wide_multiply, the sign apart
+MULT_PART = 17
 
 
 @dataclass(frozen=True)
 class Demand:
-    """DSP48E2 slices and 18 Kbit block RAMs."""
+    """DSP slices, 18 Kbit block RAMs, UltraRAMs."""
 
     dsp: int
     bram18: int
+    uram: int
 
     @property
     def bram36(self) -> float:
@@ -33,7 +36,8 @@ def demand(netlist: Netlist) -> Demand:
     """Sum over the instances."""
     return Demand(
         sum(dsps(instance) for instance in netlist.instances),
-        sum(bram18(words, bits) for instance in netlist.instances for words, bits in memories(instance)),
+        sum(bram18(*memory) for instance in netlist.instances if not _ultra(instance) for memory in memories(instance)),
+        sum(uram(*memory) for instance in netlist.instances if _ultra(instance) for memory in memories(instance)),
     )
 
 
@@ -44,6 +48,15 @@ def bram18(words: int, bits: int) -> int:
     return min(-(-words // depth) * -(-bits // width) for depth, width in RAMB18)
 
 
+def uram(words: int, bits: int) -> int:
+    """UltraRAMs for a memory."""
+    return -(-words // URAM[0]) * -(-bits // URAM[1])
+
+
+def _ultra(instance: Instance) -> bool:
+    return instance.parameters.get("RAM_STYLE") == "ultra"
+
+
 def _conv_dsps(instance: Instance) -> int:
     p = _numbers(instance)
     depthwise = bool(p.get("DEPTHWISE", 0))
@@ -51,6 +64,7 @@ def _conv_dsps(instance: Instance) -> int:
     shape = ConvShape(
         pixels=1, inside=p["CHANNELS_IN"], out=channels, taps=1, groups=channels if depthwise else 1,
         weight_bits=p["W_BITS"], act_bits=p["A_BITS"], narrow=bool(p["W_NARROW"]),
+        port=p.get("PORT", FABRIC.port),
     )  # fmt: skip
     return shape.dsps(p["PE"], p["SIMD"])
 
@@ -59,7 +73,7 @@ def _requant_dsps(instance: Instance) -> int:
     p = _numbers(instance)
     if not p["MULTIPLY"]:
         return 0
-    return p["LANES"] * _parts(p["ACC_BITS"], ACC_PART) * _parts(p["MULT_BITS"], MULT_PART)
+    return p["LANES"] * _parts(p["ACC_BITS"], p.get("PORT", FABRIC.port) - 1) * _parts(p["MULT_BITS"], MULT_PART)
 
 
 def _parts(bits: int, part: int) -> int:
@@ -90,7 +104,7 @@ def memories(instance: Instance) -> Iterator[tuple[int, int]]:
         if instance.parameters["WEIGHT_STYLE"] == "block":
             yield words, p["PE"] * simd * p["W_BITS"]
     elif instance.module == "srq_fifo":
-        yield p["DEPTH"], p["BITS"]
+        yield p["DEPTH"], p["BITS"] + 1
     elif instance.module in ("srq_shuffle", "srq_repeat"):
         source = instance.ports["s"]
         lanes = source.channels if p.get("CRD") or p.get("IN_LANES") != p.get("OUT_LANES") else source.lanes

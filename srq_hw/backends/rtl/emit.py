@@ -20,7 +20,7 @@ def top_text(netlist: Netlist, graph_name: str, graph_sha256: str, cycles: int) 
     height, width = netlist.size
     s, m = netlist.input, netlist.output
     lines = [
-        f"// {netlist.name}: {graph_name} as a streaming pipeline, frames of {height}x{width} pixels.",
+        f"// {netlist.name}: {' '.join(graph_name.split())} as a streaming pipeline, frames of {height}x{width}.",
         "//",
         f"// IntGraph {graph_sha256}",
         f"// s: {_stream_text(s)}",

@@ -10,12 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import gcd
 
+from srq_hw.backends.rtl.netlist import FABRIC, Fabric
 from srq_hw.backends.rtl.resize import filter_conv
 from srq_hw.fixedpoint import bits_for
 from srq_hw.graph.ir import IntGraph, Node
 
-#: widest weight and activation that srq_dot multiplies in one DSP48E2
-PRODUCT_PORT = 27
+
+@dataclass(frozen=True)
+class Goal:
+    """Frames of size (H, W) in at most so many cycles each, on a fabric."""
+
+    size: tuple[int, int]
+    cycles: int
+    fabric: Fabric = FABRIC
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class ConvShape:
     weight_bits: int
     act_bits: int
     narrow: bool  #: no weight is the most negative number of its width
+    port: int  #: bits of a multiplier's wide input
 
     @property
     def depthwise(self) -> bool:
@@ -78,7 +86,7 @@ class ConvShape:
             return 0
         if self.depthwise:
             return pe
-        return -(-pe // packed_lanes(pe, self.weight_bits, self.act_bits, self.narrow)) * simd
+        return -(-pe // packed_lanes(pe, self.weight_bits, self.act_bits, self.narrow, self.port)) * simd
 
     def foldings(self) -> list[tuple[int, int]]:
         """Every (PE, SIMD) that divides the channels."""
@@ -88,9 +96,9 @@ class ConvShape:
         return [(pe, simd) for pe in own[0] for simd in own[1]]
 
 
-def packed_lanes(pe: int, weight_bits: int, act_bits: int, narrow: bool) -> int:
-    """Weights that share one DSP48E2 multiplication (srq_dot's LANES)."""
-    room, product = PRODUCT_PORT - weight_bits - (not narrow), weight_bits + act_bits
+def packed_lanes(pe: int, weight_bits: int, act_bits: int, narrow: bool, port: int = 27) -> int:
+    """Weights that share one multiplication (srq_dot's LANES)."""
+    room, product = port - weight_bits - (not narrow), weight_bits + act_bits
     fit = room // (product - 1) + 1 if room >= product - 1 else 1
     return min(fit, pe)
 
@@ -100,7 +108,7 @@ def divisors(number: int) -> list[int]:
     return [value for value in range(1, number + 1) if number % value == 0]
 
 
-def conv_shape(graph: IntGraph, node: Node, size: tuple[int, int]) -> ConvShape:
+def conv_shape(graph: IntGraph, node: Node, size: tuple[int, int], port: int = 27) -> ConvShape:
     """Of a Conv, or of the convolution that a ResizeFilter contains."""
     source = graph.tensors[node.inputs[0]]
     weight, groups = (
@@ -116,12 +124,13 @@ def conv_shape(graph: IntGraph, node: Node, size: tuple[int, int]) -> ConvShape:
         weight_bits=bits,
         act_bits=source.bits,
         narrow=int(weight.min()) > -(1 << bits - 1),
+        port=port,
     )
 
 
-def fold(graph: IntGraph, size: tuple[int, int], cycles: int) -> Folding:
-    """Lanes for every node, each the cheapest with at most `cycles` cycles per frame of the input size (H, W)."""
-    return Folding(cycles, {node.name: _RULES[node.op](graph, node, size, cycles) for node in graph.nodes})
+def fold(graph: IntGraph, goal: Goal) -> Folding:
+    """Lanes for every node, each the cheapest that reaches the goal."""
+    return Folding(goal.cycles, {node.name: _RULES[node.op](graph, node, goal) for node in graph.nodes})
 
 
 def _fewest(candidates: list[int], values: int, cycles: int) -> int:
@@ -145,20 +154,20 @@ def _conv_lanes(shape: ConvShape, cycles: int) -> tuple[int, int]:
     return min(met, key=cost) if met else min(shape.foldings(), key=lambda lanes: shape.cycles(*lanes))
 
 
-def _conv(graph: IntGraph, node: Node, size: tuple[int, int], cycles: int) -> Lanes:
-    shape = conv_shape(graph, node, size)
-    pe, simd = _conv_lanes(shape, cycles)
+def _conv(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
+    shape = conv_shape(graph, node, goal.size, goal.fabric.port)
+    pe, simd = _conv_lanes(shape, goal.cycles)
     return Lanes((simd,), pe, shape.cycles(pe, simd), core=(pe, simd))
 
 
-def _beatwise(graph: IntGraph, node: Node, size: tuple[int, int], cycles: int) -> Lanes:
+def _beatwise(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
     """One beat in, one beat out."""
-    values = _values(graph, node.output, size)
-    lanes = _fewest(divisors(graph.tensors[node.output].channels), values, cycles)
+    values = _values(graph, node.output, goal.size)
+    lanes = _fewest(divisors(graph.tensors[node.output].channels), values, goal.cycles)
     return Lanes((lanes,) * len(node.inputs), lanes, values // lanes)
 
 
-def _channels(graph: IntGraph, node: Node, size: tuple[int, int], cycles: int) -> Lanes:
+def _channels(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
     """Concat and Slice: lanes that divide every piece."""
     pieces = [graph.tensors[name].channels for name in node.inputs]
     whole = node.inputs[0]
@@ -166,23 +175,23 @@ def _channels(graph: IntGraph, node: Node, size: tuple[int, int], cycles: int) -
         pieces += [node.int_attr("start"), node.int_attr("stop")]
     else:
         whole = node.output
-    values = _values(graph, whole, size)
-    lanes = _fewest(divisors(gcd(*pieces)), values, cycles)
+    values = _values(graph, whole, goal.size)
+    lanes = _fewest(divisors(gcd(*pieces)), values, goal.cycles)
     return Lanes((lanes,) * len(node.inputs), lanes, values // lanes)
 
 
-def _shuffle(graph: IntGraph, node: Node, size: tuple[int, int], cycles: int) -> Lanes:
+def _shuffle(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
     """DCR order with the same lanes on both sides needs no wide memory; CRD gathers whole pixels anyway."""
-    values = _values(graph, node.output, size)
-    out = _fewest(divisors(graph.tensors[node.output].channels), values, cycles)
+    values = _values(graph, node.output, goal.size)
+    out = _fewest(divisors(graph.tensors[node.output].channels), values, goal.cycles)
     return Lanes((out,), out, values // out)
 
 
-def _filter(graph: IntGraph, node: Node, size: tuple[int, int], cycles: int) -> Lanes:
-    shape = conv_shape(graph, node, size)
-    pe, simd = _conv_lanes(shape, cycles)
-    values = _values(graph, node.output, size)
-    out = _fewest(divisors(graph.tensors[node.output].channels), values, cycles)
+def _filter(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
+    shape = conv_shape(graph, node, goal.size, goal.fabric.port)
+    pe, simd = _conv_lanes(shape, goal.cycles)
+    values = _values(graph, node.output, goal.size)
+    out = _fewest(divisors(graph.tensors[node.output].channels), values, goal.cycles)
     return Lanes((simd,), out, max(shape.cycles(pe, simd), values // out), core=(pe, simd))
 
 

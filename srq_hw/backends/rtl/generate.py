@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from srq_hw.backends.rtl.arrange import arrange
 from srq_hw.backends.rtl.emit import design_map, library_files, top_text
-from srq_hw.backends.rtl.folding import Folding, fold
-from srq_hw.backends.rtl.netlist import Netlist, Stream
-from srq_hw.backends.rtl.schedule import with_fifos
+from srq_hw.backends.rtl.fifos import with_fifos
+from srq_hw.backends.rtl.folding import Folding, Goal, fold
+from srq_hw.backends.rtl.limits import refuse
+from srq_hw.backends.rtl.netlist import FABRIC, Fabric, Netlist, Stream
 from srq_hw.backends.rtl.stitch import stitch
 from srq_hw.backends.rtl.verilate import LIBRARY
 from srq_hw.errors import InputError
@@ -46,6 +47,7 @@ class RtlDesign:
     fifos: Mapping[str, int]
     netlist: Netlist
     folding: Folding
+    fabric: Fabric
 
     def write(self, folder: Path) -> None:
         """rtl/<top>.v, rtl/lib/*.v, mem/*.hex, map.json and filelist.f in the folder, which is made."""
@@ -61,18 +63,26 @@ class RtlDesign:
         write_text(folder / "filelist.f", "\n".join(files) + "\n")
 
 
-def generate(graph: IntGraph, size: tuple[int, int], cycles: int, name: str = TOP) -> RtlDesign:
+def generate(
+    graph: IntGraph, size: tuple[int, int], cycles: int, name: str = TOP, fabric: Fabric = FABRIC
+) -> RtlDesign:
     """The design for frames of size (H, W) with at most `cycles` cycles per frame where the units can be that fast.
 
-    InputError for a size that is no image.
+    InputError for a size that is no image and for what the library cannot do (`limits`).
     """
     if min(size) < 1 or cycles < 1:
         raise InputError(
             f"RTL of {graph.name}: {size[0]}x{size[1]} pixels in {cycles} cycles; wanted 1 or more of each"
         )
     ready = arrange(graph)
-    folding = fold(ready, size, cycles)
-    netlist, timing = with_fifos(stitch(ready, size, folding, name), folding.cycles)
+    refuse(ready)
+    goal = Goal(size, cycles, fabric)
+    folding = fold(ready, goal)
+
+    def stitched(frame: tuple[int, int]) -> Netlist:
+        return stitch(ready, replace(goal, size=frame), folding, name)
+
+    netlist, latency = with_fifos(stitched, size, folding.cycles, fabric)
     memories = {file: text for instance in netlist.instances for file, text in instance.memories.items()}
     sha256 = graph.content_sha256
     return RtlDesign(
@@ -87,7 +97,7 @@ def generate(graph: IntGraph, size: tuple[int, int], cycles: int, name: str = TO
         map=design_map(netlist, sha256),
         cycles=folding.cycles,
         bottleneck=folding.bottleneck,
-        latency=timing.latency,
+        latency=latency,
         fifos={
             instance.name: int(instance.parameters["DEPTH"])
             for instance in netlist.instances
@@ -95,4 +105,5 @@ def generate(graph: IntGraph, size: tuple[int, int], cycles: int, name: str = TO
         },
         netlist=netlist,
         folding=folding,
+        fabric=fabric,
     )

@@ -6,9 +6,11 @@
 // tlast) and result.txt.
 //
 // Exit status 0: done. 3: the run failed (hang, broken handshake, too many beats); the reason is on standard error.
+// SIGTERM ends a run as a failed one, with the state of every stream.
 #include "harness.h"
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
@@ -17,6 +19,8 @@ namespace srq {
 
 static const uint64_t RESET_CYCLES = 4;
 static const uint64_t DRAIN_CYCLES = 64;  // watched after the last beat: nothing more may come
+
+static volatile std::sig_atomic_t stopped = 0;  // by SIGTERM: the caller's time is up
 
 // Stalls in bursts of 1 to 7 cycles, on average the given share of all cycles.
 class Stall {
@@ -107,6 +111,7 @@ class Bench {
     void run() {
         reset();
         for (;; ++cycle_) {
+            if (stopped) fail("stopped at cycle " + std::to_string(cycle_));
             if (!resets_.empty() && cycle_ >= resets_.back()) {
                 resets_.pop_back();
                 reset();
@@ -258,6 +263,7 @@ class Bench {
 };
 
 int simulate(Model& model, const std::string& folder) {
+    std::signal(SIGTERM, [](int) { stopped = 1; });
     Bench bench(model, folder);
     bench.load();
     bench.run();

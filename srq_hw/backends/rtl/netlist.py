@@ -7,6 +7,18 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Fabric:
+    """Blocks of the device: bits of a multiplier's wide input (27: DSP48E2, 25: DSP48E1), whether it has UltraRAM."""
+
+    port: int = 27
+    ultra: bool = False
+
+
+#: UltraScale+ without UltraRAM
+FABRIC = Fabric()
+
+
+@dataclass(frozen=True)
 class Stream:
     """One AXI-Stream: frames of height x width pixels, `channels` values each, `lanes` of them in a beat.
 

@@ -27,8 +27,8 @@ class RtlResult:
     """Outcome of the simulation of a design.
 
     elements: integers compared, over all runs. first: where the first difference stands. cycles_per_frame: between the
-    last beats of two frames that follow each other, without stalls; ideal: of the slowest unit. first_output: cycle of
-    the first beat out, without stalls.
+    last beats of two frames that follow each other, on average over all, rounded up, without stalls; ideal: of the
+    slowest unit. first_output: cycle of the first beat out, without stalls.
     """
 
     elements: int
@@ -89,7 +89,8 @@ def simulate(design: RtlDesign, graph: IntGraph, images: Int, models: Path, jobs
     compared = time.perf_counter()
     free = _run(simulator, design, images, Stalls())
     two = images[:2]
-    middle = int(free.ends[design.output.name][1]) // 2  # of two frames
+    ends = free.ends[design.output.name]
+    middle = int(ends[1]) // 2  # of two frames
     runs = {
         "free": (free, expected),
         f"stalls of {STALLS.in_} % in and {STALLS.out} % out": (_run(simulator, design, two, STALLS), expected[:2]),
@@ -103,7 +104,7 @@ def simulate(design: RtlDesign, graph: IntGraph, images: Int, models: Path, jobs
         first=next((text for _, text in found if text), None),
         frames=len(images),
         runs=tuple(runs),
-        cycles_per_frame=int(np.diff(free.ends[design.output.name])[-1]),
+        cycles_per_frame=-(-int(ends[-1] - ends[0]) // (len(ends) - 1)),
         ideal=design.cycles,
         first_output=free.first[design.output.name],
         build_seconds=built - started,

@@ -1,4 +1,4 @@
-"""When every beat of a design arrives, by analysis; from that the depth of its FIFOs and its latency.
+"""When every beat of a design arrives, by analysis; from that its latency and, in `fifos`, the depth of its FIFOs.
 
 Model. Each unit turns beats of its inputs into beats of its output: output beat k needs input beats up to need[k],
 leaves at least `interval` cycles after beat k - 1 and `latency` cycles after the last beat that it needs,
@@ -13,8 +13,8 @@ it cannot deadlock, because a deadlock would stop the schedule, too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil, log2
 
 import numpy as np
@@ -22,12 +22,8 @@ import numpy as np
 from srq_hw.backends.rtl.netlist import Instance, Netlist, Stream
 from srq_hw.graph.ir import Int
 
-#: frames looked at: the second one meets what the first has left behind
+#: frames looked at, unless a beat waits longer than one: the second one meets what the first has left behind
 FRAMES = 2
-#: beats a FIFO holds beyond the analysis, for registers between the units that the model does not know
-SPARE = 8
-#: arms that wait no longer than this need no FIFO: the registers of fork and join do
-SHORT = 1
 #: cycles that srq_conv's parts take from the last input beat to the result, besides the adder trees
 CONV_LATENCY = 14
 
@@ -110,6 +106,7 @@ _LATENCY = {
     "srq_input": 1,
     "srq_output": 1,
     "srq_duplicate": 1,
+    "srq_fifo": 2,
     "srq_requant": 9,
     "srq_offset": 2,
     "srq_add": 3,
@@ -128,7 +125,7 @@ RULES: dict[str, Callable[[Instance], Rule]] = {
 
 @dataclass(frozen=True)
 class Schedule:
-    """Cycle in which every beat arrives, per stream, int64 (FRAMES * beats,), and in which its reader takes it."""
+    """Cycle in which every beat arrives, per stream, int64 (frames * beats,), and in which its reader takes it."""
 
     arrives: Mapping[str, Int]
     leaves: Mapping[str, Int]
@@ -139,38 +136,78 @@ class Schedule:
         """Cycles from the first beat in to the first beat out."""
         return int(self.arrives["m"][0])
 
-    def waiting(self, stream: str) -> int:
-        """The most beats of the stream that wait for their reader at any moment."""
-        arrives, leaves = self.arrives[stream], self.leaves[stream]
-        gone = np.searchsorted(leaves, arrives, side="right")
-        return int((np.arange(1, len(arrives) + 1) - gone).max())
+    def waiting(self, stream: str, end: str = "") -> int:
+        """The most beats at any moment between a stream and the reader of `end`, the same beats later on the way."""
+        return _most(self.arrives[stream], self.leaves[end or stream])
+
+    def behind(self, way: Sequence[Instance]) -> int:
+        """The most beats that wait behind units in a row although the first takes every beat as late as it may.
+
+        Where a burst is wanted that they are too slow for they must be early, and a FIFO in front does not do.
+        """
+        if not way:
+            return 0
+        times = self.leaves[way[0].inputs[0][1].name]
+        frames = len(times) // way[0].inputs[0][1].beats
+        for instance in way:
+            times = _passed(RULES[instance.module](instance), instance, [times], frames)
+        return _most(times, self.leaves[way[-1].outputs[0][1].name])
+
+    @property
+    def patience(self) -> int:
+        """The most cycles that any beat waits for its reader."""
+        return max(int((self.leaves[name] - arrives).max()) for name, arrives in self.arrives.items())
 
 
-def schedule(netlist: Netlist, period: int) -> Schedule:
-    """Arrival and departure of every beat for FRAMES frames that are sent evenly, one per `period` cycles."""
+def steady(netlist: Netlist, period: int) -> Schedule:
+    """The schedule of so many frames that the last one meets all that may still wait of those before.
+
+    Small frames in a deep design: a skip holds beats of several of them.
+    """
+    found = schedule(netlist, period)
+    frames = 1 + ceil(found.patience / period)
+    return found if frames <= FRAMES else schedule(netlist, period, frames)
+
+
+def schedule(netlist: Netlist, period: int, frames: int = FRAMES) -> Schedule:
+    """Arrival and departure of every beat for frames that are sent evenly, one per `period` cycles."""
     source = netlist.input
-    beats = np.arange(FRAMES * source.beats)
+    beats = np.arange(frames * source.beats)
     arrives: dict[str, Int] = {source.name: beats * period // source.beats}
     rules: dict[str, Rule] = {}
     for instance in netlist.instances:
         rule = rules[instance.name] = RULES[instance.module](instance)
-        ready = np.max(
-            [_at(arrives[stream.name], rule.needs[prefix], stream) for prefix, stream in instance.inputs], axis=0
-        )
-        steps = np.arange(len(ready)) * rule.interval
-        out = np.maximum.accumulate(ready + rule.latency - steps) + steps
+        out = _passed(rule, instance, [arrives[stream.name] for _, stream in instance.inputs], frames)
         for _, stream in instance.outputs:
             arrives[stream.name] = out
-    return Schedule(arrives, _departures(netlist, rules, arrives), period)
+    return Schedule(arrives, _departures(netlist, rules, arrives, frames), period)
 
 
-def _at(arrives: Int, need: Int, stream: Stream) -> Int:
+def _passed(rule: Rule, instance: Instance, times: Sequence[Int], frames: int) -> Int:
+    """When a unit's output beats leave it, from the times at which those of each input arrive."""
+    ready = np.max(
+        [
+            _at(arrives, rule.needs[prefix], stream, frames)
+            for (prefix, stream), arrives in zip(instance.inputs, times, strict=True)
+        ],
+        axis=0,
+    )
+    steps = np.arange(len(ready)) * rule.interval
+    return np.maximum.accumulate(ready + rule.latency - steps) + steps
+
+
+def _most(arrives: Int, leaves: Int) -> int:
+    """The most beats that have arrived and not left at any moment."""
+    gone = np.searchsorted(leaves, arrives, side="right")
+    return int((np.arange(1, len(arrives) + 1) - gone).max())
+
+
+def _at(arrives: Int, need: Int, stream: Stream, frames: int) -> Int:
     """Arrival of the needed beats, frame after frame; an index of -1 needs nothing of its frame."""
-    frames = [arrives[np.maximum(need + frame * stream.beats, 0)] for frame in range(FRAMES)]
-    return np.concatenate(frames)
+    return np.concatenate([arrives[np.maximum(need + frame * stream.beats, 0)] for frame in range(frames)])
 
 
-def _departures(netlist: Netlist, rules: Mapping[str, Rule], arrives: Mapping[str, Int]) -> dict[str, Int]:
+def _departures(netlist: Netlist, rules: Mapping[str, Rule], arrives: Mapping[str, Int], frames: int) -> dict[str, Int]:
     """The latest cycle in which each beat may be taken so that nothing behind it is late, from the output backwards."""
     leaves: dict[str, Int] = {netlist.output.name: arrives[netlist.output.name]}
     for instance in reversed(netlist.instances):
@@ -178,65 +215,18 @@ def _departures(netlist: Netlist, rules: Mapping[str, Rule], arrives: Mapping[st
         wanted = leaves[instance.outputs[0][1].name]
         if len(instance.outputs) > 1:  # a fork hands on at once
             wanted = arrives[instance.outputs[0][1].name]
+        wanted = _spaced(wanted, rule.interval)
         for prefix, stream in instance.inputs:
-            need = np.concatenate([rule.needs[prefix] + frame * stream.beats for frame in range(FRAMES)])
-            first = np.searchsorted(need, np.arange(FRAMES * stream.beats), side="left")
+            need = rule.needs[prefix]
+            user = np.searchsorted(need, np.arange(stream.beats), side="left")
+            first = np.concatenate([user + frame * len(need) for frame in range(frames)])
             # Beats that nobody needs (a slice drops them) leave with the next one that somebody does.
             by = np.append(wanted, wanted[-1])[np.minimum(first, len(wanted))] - rule.latency
-            leaves[stream.name] = np.maximum(by, arrives[stream.name])
+            leaves[stream.name] = np.maximum(_spaced(by, 1), arrives[stream.name])
     return leaves
 
 
-# --- FIFOs --------------------------------------------------------------------------------------------------------
-
-
-def with_fifos(netlist: Netlist, period: int) -> tuple[Netlist, Schedule]:
-    """The netlist with a FIFO on each arm between a fork and a join that has to wait, and the schedule of the beats.
-
-    Of the streams along an arm the one takes the FIFO on which it needs the fewest bits.
-    """
-    found = schedule(netlist, period)
-    made_by = {stream.name: instance for instance in netlist.instances for _, stream in instance.outputs}
-    depths: dict[str, int] = {}
-    for instance in netlist.instances:
-        if len(instance.inputs) < 2:
-            continue
-        for _, stream in instance.inputs:
-            arm = _arm(stream, made_by)
-            best = min(arm, key=lambda s: (found.waiting(s.name) * s.tdata_bits, s.name))
-            if found.waiting(best.name) > SHORT:
-                depths[best.name] = _depth(found.waiting(best.name))
-    return _insert(netlist, depths), found
-
-
-def _arm(stream: Stream, made_by: Mapping[str, Instance]) -> list[Stream]:
-    """The stream and those before it, up to a fork, a join, or the design's entry."""
-    arm = [stream]
-    while len(made_by[stream.name].inputs) == 1 and len(made_by[stream.name].outputs) == 1:
-        instance = made_by[stream.name]
-        if instance.module == "srq_input":
-            break
-        stream = instance.inputs[0][1]
-        arm.append(stream)
-    return arm
-
-
-def _depth(waiting: int) -> int:
-    """Words of memory: srq_fifo wants a power of two."""
-    return max(2, 1 << (waiting + SPARE - 1).bit_length())
-
-
-def _insert(netlist: Netlist, depths: Mapping[str, int]) -> Netlist:
-    instances: list[Instance] = []
-    renamed: dict[str, Stream] = {}
-    for instance in netlist.instances:
-        ports = {prefix: renamed.get(stream.name, stream) for prefix, stream in instance.ports.items()}
-        instances.append(replace(instance, ports=ports))
-        for _, stream in instance.outputs:
-            if stream.name in depths:
-                depth = depths[stream.name]
-                out = renamed[stream.name] = replace(stream, name=f"{stream.name}__fifo")
-                parameters: dict[str, int | str] = {"BITS": stream.tdata_bits, "DEPTH": depth}
-                comment = f"waits up to {depth} beats for the other arm"
-                instances.append(Instance("srq_fifo", out.name, parameters, {"s": stream, "m": out}, {}, "", comment))
-    return replace(netlist, instances=tuple(instances))
+def _spaced(times: Int, interval: int) -> Int:
+    """The latest times, none later than given, that lie the interval apart."""
+    steps = np.arange(len(times)) * interval
+    return np.minimum.accumulate((times - steps)[::-1])[::-1] + steps

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from srq_hw.backends.rtl.folding import Folding
+from srq_hw.backends.rtl.folding import Folding, Goal, divisors
 from srq_hw.backends.rtl.netlist import Instance, Netlist, Stream
 from srq_hw.backends.rtl.units import Plan, converted, unit
 from srq_hw.graph.ir import IntGraph
@@ -14,12 +14,16 @@ from srq_hw.graph.ir import IntGraph
 #: an image of so many channels crosses the design's border a pixel per beat
 PIXEL_CHANNELS = 4
 
-#: streams of the top itself
-_RESERVED = frozenset(("s", "m", "image"))
+#: streams of the top itself and its two ends
+_RESERVED = frozenset(("s", "m", "image", "entry", "exit"))
+#: a stem begins the names of files
+STEM_LENGTH = 80
 
 
 def verilog_names(names: Iterable[str]) -> dict[str, str]:
     """Each name as a stem of Verilog identifiers of its own (``<stem>_tdata``, ``u_<stem>``); case alone makes no name.
+
+    Long names are cut at STEM_LENGTH.
 
     Two underscores in a row never stand in one: they mark what belongs to a node, ``conv__copy1``.
     """
@@ -27,7 +31,9 @@ def verilog_names(names: Iterable[str]) -> dict[str, str]:
     taken: set[str] = set(_RESERVED)
     for name in names:
         base = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "node"
-        base = f"n{base}" if base[0].isdigit() else base
+        # An instance is u_<stem>, which no stream may be called.
+        base = f"n{base}" if base[0].isdigit() or base.lower().startswith("u_") else base
+        base = base[:STEM_LENGTH].rstrip("_")
         candidate, count = base, 1
         while candidate.lower() in taken:
             count += 1
@@ -37,13 +43,13 @@ def verilog_names(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def stitch(graph: IntGraph, size: tuple[int, int], folding: Folding, name: str) -> Netlist:
+def stitch(graph: IntGraph, goal: Goal, folding: Folding, name: str) -> Netlist:
     """The design without FIFOs (`schedule` says where they belong).
 
-    graph: arranged (`arrange`), every node reaching the output. size: (H, W) of the input.
+    graph: arranged (`arrange`), every node reaching the output.
     """
     names = verilog_names(node.name for node in graph.nodes)
-    plan = Plan.of(graph, size, folding, names)
+    plan = Plan.of(graph, goal, folding, names)
     made: list[Instance] = []
     # Streams that wait for their readers: one per use of a tensor, in the order of the uses.
     waiting: dict[str, list[Stream]] = {}
@@ -71,7 +77,12 @@ def stitch(graph: IntGraph, size: tuple[int, int], folding: Folding, name: str) 
         return stream
 
     image = graph.tensors[graph.input]
-    border = image.channels if image.channels <= PIXEL_CHANNELS else 1
+    border = image.channels
+    if image.channels > PIXEL_CHANNELS:  # as few lanes as keep the pace
+        pixels = goal.size[0] * goal.size[1]
+        border = next(
+            n for n in divisors(image.channels) if pixels * image.channels // n <= max(folding.cycles, pixels)
+        )
     entering = plan.stream(graph.input, "s", border)
     inside = replace(entering, name="image")
     parameters: dict[str, int | str] = {
@@ -108,7 +119,7 @@ def stitch(graph: IntGraph, size: tuple[int, int], folding: Folding, name: str) 
             "srq_output", "exit", parameters, {"s": last, "m": leaving}, {}, "", "tlast on every frame's last beat"
         )
     )
-    return Netlist(name, size, entering, leaving, tuple(made))
+    return Netlist(name, goal.size, entering, leaving, tuple(made))
 
 
 def readers(netlist: Netlist) -> Mapping[str, tuple[Instance, str]]:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from srq_hw.backends.rtl import memories
-from srq_hw.backends.rtl.folding import Folding, Lanes, conv_shape
-from srq_hw.backends.rtl.netlist import Instance, Stream
+from srq_hw.backends.rtl.folding import Folding, Goal, Lanes, conv_shape
+from srq_hw.backends.rtl.netlist import FABRIC, Fabric, Instance, Stream
 from srq_hw.backends.rtl.resize import filter_conv
-from srq_hw.errors import InputError
 from srq_hw.fixedpoint import bits_for, thresholds
 from srq_hw.graph.check import bounds, ends
 from srq_hw.graph.ir import Int, IntGraph, Node
@@ -19,10 +18,10 @@ from srq_hw.graph.opspec import Bounds
 
 #: a requantization to at most so many bits is a search over thresholds: a comparison per bit, no multiplier
 THRESHOLD_BITS = 4
+#: and of at most so many lanes: srq_threshold's files number them with three digits
+THRESHOLD_LANES = 1000
 #: a memory that is read only goes into block RAM above so many bits and words
 BLOCK_BITS, BLOCK_WORDS = 2048, 64
-#: factors of srq_add stay below this
-FACTOR_LIMIT = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,14 @@ class Plan:
     graph: IntGraph
     size: tuple[int, int]
     folding: Folding
+    fabric: Fabric
     names: Mapping[str, str]
     reach: Mapping[str, Bounds]
 
     @staticmethod
-    def of(graph: IntGraph, size: tuple[int, int], folding: Folding, names: Mapping[str, str]) -> Plan:
+    def of(graph: IntGraph, goal: Goal, folding: Folding, names: Mapping[str, str]) -> Plan:
         """With the intervals that really arrive."""
-        return Plan(graph, size, folding, names, bounds(graph))
+        return Plan(graph, goal.size, folding, goal.fabric, names, bounds(graph))
 
     def lanes(self, node: Node) -> Lanes:
         """How many values it works on at once."""
@@ -57,6 +57,11 @@ Unit = Callable[[Plan, Node, tuple[Stream, ...]], tuple[Instance, ...]]
 def unit(plan: Plan, node: Node, ins: tuple[Stream, ...]) -> tuple[Instance, ...]:
     """Instances that compute the node; the last one's stream m is its output, called as the node is."""
     return UNITS[node.op](plan, node, ins)
+
+
+def _port(plan: Plan) -> dict[str, int]:
+    """PORT, where the multipliers are not those of a DSP48E2."""
+    return {} if plan.fabric.port == FABRIC.port else {"PORT": plan.fabric.port}
 
 
 def _frame(stream: Stream) -> dict[str, int | str]:
@@ -87,7 +92,7 @@ def _conv_instance(
 ) -> Instance:
     """srq_conv with its files. bias without, ZERO_POINT with the correction: the module multiplies raw inputs."""
     zero_point = plan.graph.tensors[node.inputs[0]].zero_point
-    shape = conv_shape(plan.graph, node, plan.size)
+    shape = conv_shape(plan.graph, node, plan.size, plan.fabric.port)
     pe, simd = plan.lanes(node).core
     raw_bias = bias - zero_point * weight.sum((1, 2, 3))
     bias_bits = bits_for(int(raw_bias.min()), int(raw_bias.max()), signed=True)
@@ -117,7 +122,7 @@ def _conv_instance(
         "DEPTHWISE": int(shape.depthwise),
         "ZERO_POINT": zero_point,
         "EDGE": edge,
-    }
+    } | _port(plan)
     parameters |= {key: value for key, value in optional.items() if value != int(key == "GROUPS")}
     kind = "depthwise " if shape.depthwise else f"in {groups} groups " if groups > 1 else ""
     rate = f"{simd} lanes" if shape.depthwise else f"{pe} x {simd} products"
@@ -162,10 +167,11 @@ def _requant(plan: Plan, node: Node, ins: tuple[Stream, ...]) -> tuple[Instance,
 
 
 def _by_thresholds(node: Node, out: Stream) -> bool:
-    """Few levels, all of them in use, and none that falls while the accumulator rises."""
+    """Few levels, all of them in use, none that falls while the accumulator rises, lanes that files can number."""
     slope = node.params.get("negative_multiplier")
     levels = node.int_attr("hi") - node.int_attr("lo") + 1
-    return out.bits <= THRESHOLD_BITS and levels == 1 << out.bits and (slope is None or bool((slope >= 0).all()))
+    rises = slope is None or bool((slope >= 0).all())
+    return out.bits <= THRESHOLD_BITS and levels == 1 << out.bits and rises and out.lanes <= THRESHOLD_LANES
 
 
 def _per_channel(node: Node, key: str, channels: int) -> Int | None:
@@ -208,7 +214,7 @@ def _requant_instance(plan: Plan, node: Node, source: Stream, out: Stream) -> In
         "HI": node.int_attr("hi"),
     }
     if multiplies:
-        parameters["MULT_BITS"] = mult_bits
+        parameters |= {"MULT_BITS": mult_bits} | _port(plan)
     if text:
         parameters["FILE"] = file
     what = "PReLU, " if slope is not None else ""
@@ -252,8 +258,6 @@ def _threshold_instance(plan: Plan, node: Node, source: Stream, out: Stream) -> 
 def _add(plan: Plan, node: Node, ins: tuple[Stream, ...]) -> tuple[Instance, ...]:
     out = plan.stream(node.output, plan.names[node.name], ins[0].lanes)
     factors = node.ints_attr("multipliers")
-    if max(factors) >= FACTOR_LIMIT:
-        raise InputError(f"RTL, node {node.name} (Add): multipliers {factors}; srq_add takes 1 to {FACTOR_LIMIT - 1}")
     parameters: dict[str, int | str] = {**_frame(out), "LANES": out.lanes}
     for side, stream, tensor, factor in zip("AB", ins, node.inputs, factors, strict=True):
         parameters |= {
@@ -286,7 +290,9 @@ def _offset_instance(source: Stream, out: Stream, offset: Int | None, node: str)
     files = {}
     if offset is not None:
         parameters["FILE"] = file
-        files[file] = memories.offsets(offset, source.lanes, out.bits)
+        # Added modulo 2**OUT_BITS: the sum fits, the offset alone may not.
+        half = 1 << out.bits - 1
+        files[file] = memories.offsets((offset + half) % (2 * half) - half, source.lanes, out.bits)
     comment = "a sign bit in front" if offset is None else "one integer per channel added"
     return Instance("srq_offset", out.name, parameters, {"s": source, "m": out}, files, node, comment)
 

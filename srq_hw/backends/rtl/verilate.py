@@ -25,6 +25,7 @@ BoolArray = npt.NDArray[np.bool_]
 
 LIBRARY = Path(__file__).with_name("lib")
 RUN_SECONDS = 600
+STOP_SECONDS = 10  # for a model that was told to end
 IDLE_CYCLES = 200_000  # no beat anywhere for so long is a hang
 CYCLES_MAX = 2_000_000_000
 
@@ -148,13 +149,24 @@ class Simulator:
 
     def _execute(self, place: Path, seconds: float) -> None:
         command = [str(self.folder.resolve() / "model"), str(place)]
-        try:
-            done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=seconds, check=False)
-        except subprocess.TimeoutExpired:
-            raise RunError(f"RTL simulation of {self.design.top}: not finished after {seconds:g} s") from None
-        if done.returncode:
-            reason = done.stderr.strip() or f"exit status {done.returncode}"
-            raise RunError(f"RTL simulation of {self.design.top}: {reason}")
+        with subprocess.Popen(
+            command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as model:
+            try:
+                said = model.communicate(timeout=seconds)[1].strip()
+            except subprocess.TimeoutExpired:
+                model.terminate()  # it tells the state of its streams
+                try:
+                    said = model.communicate(timeout=STOP_SECONDS)[1].strip()
+                except subprocess.TimeoutExpired:
+                    model.kill()
+                    said = "no word from the model"
+                said = f"not finished after {seconds:g} s; {said}"
+            except BaseException:
+                model.kill()
+                raise
+        if model.returncode:
+            raise RunError(f"RTL simulation of {self.design.top}: {said or f'exit status {model.returncode}'}")
 
     def _results(self, place: Path) -> Run:
         outputs, lasts, ends = {}, {}, {}

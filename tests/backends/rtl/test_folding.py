@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srq_hw.backends.rtl.arrange import arrange
-from srq_hw.backends.rtl.folding import ConvShape, conv_shape, divisors, fold, packed_lanes
+from srq_hw.backends.rtl.folding import ConvShape, Goal, conv_shape, divisors, fold, packed_lanes
 from srq_hw.graph.synthetic import GraphBuilder, edsr_graph
 
 
@@ -24,8 +24,8 @@ def test_weights_that_share_a_multiplier(pe: int, weight_bits: int, act_bits: in
 @given(st.integers(1, 500_000), st.sampled_from([(8, 8), (4, 4), (2, 8)]))
 def test_every_unit_is_in_time_or_as_fast_as_it_can_be(cycles: int, bits: tuple[int, int]):
     graph = arrange(edsr_graph(8, 1, weight_bits=bits[0], act_bits=bits[1]))
-    folding = fold(graph, (12, 10), cycles)
-    fastest = fold(graph, (12, 10), 1)
+    folding = fold(graph, Goal((12, 10), cycles))
+    fastest = fold(graph, Goal((12, 10), 1))
     for node in graph.nodes:
         lanes, best = folding.nodes[node.name], fastest.nodes[node.name]
         assert lanes.cycles <= cycles or lanes == best
@@ -38,7 +38,7 @@ def test_the_cheapest_convolution_that_is_in_time_is_taken():
     node = next(node for node in graph.nodes if node.name == "tail")
     shape = conv_shape(graph, node, (16, 16))
     for cycles in (2_000, 20_000, 147_456, 10**7):
-        pe, simd = fold(graph, (16, 16), cycles).nodes["tail"].core
+        pe, simd = fold(graph, Goal((16, 16), cycles)).nodes["tail"].core
         in_time = [pair for pair in shape.foldings() if shape.cycles(*pair) <= cycles] or [(16, 16)]
         assert shape.dsps(pe, simd) == min(shape.dsps(*pair) for pair in in_time)
 
@@ -61,7 +61,7 @@ def test_half_the_cycles_never_cost_fewer_multipliers():
     graph = arrange(edsr_graph(16, 1))
     counts = []
     for cycles in (1 << n for n in range(20, 8, -1)):
-        folding = fold(graph, (8, 8), cycles)
+        folding = fold(graph, Goal((8, 8), cycles))
         convs = [node for node in graph.nodes if node.op == "Conv"]
         counts.append(sum(conv_shape(graph, node, (8, 8)).dsps(*folding.nodes[node.name].core) for node in convs))
     assert counts == sorted(counts) and counts[0] < counts[-1]

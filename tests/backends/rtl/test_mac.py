@@ -128,9 +128,13 @@ CASES: dict[str, tuple[int, int, int, int, bool, int, dict[str, int]]] = {
     "int4_odd_pe": (7, 3, 4, 4, True, 1, {}),
     "int4_unsigned": (4, 9, 4, 4, False, 4, {}),
     "int4x8": (5, 2, 4, 8, False, 5, {}),
+    "int4_binary": (7, 3, 4, 1, False, 5, {}),  # the packed weights touch
+    "int4_minus_one_or_zero": (12, 2, 4, 1, True, 2, {}),
     "int3": (6, 4, 3, 3, False, 2, {}),
     "int2_lut": (3, 5, 2, 8, False, 2, {}),
     "int5_lut": (2, 3, 5, 6, True, 1, {"USE_DSP": 0}),
+    "int8_dsp48e1": (4, 9, 8, 8, False, 3, {"PORT": 25}),
+    "int4_dsp48e1": (7, 3, 4, 4, True, 2, {"PORT": 25}),
     "no_bias": (2, 2, 6, 7, True, 3, {"BIAS": 0}),
 }
 

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from srq_hw.backends.rtl import fifos
+from srq_hw.backends.rtl.demand import demand
 from srq_hw.backends.rtl.emit import top_text
 from srq_hw.backends.rtl.generate import RtlDesign, generate
-from srq_hw.backends.rtl.oracle import compile_design
+from srq_hw.backends.rtl.netlist import Fabric
+from srq_hw.backends.rtl.oracle import compile_design, simulate
 from srq_hw.backends.rtl.schedule import RULES, schedule
 from srq_hw.backends.rtl.verilate import LIBRARY, Run
 from srq_hw.errors import RunError
@@ -60,7 +63,6 @@ def test_every_module_that_a_design_may_hold_has_a_rule():
     parts = {
         "adder_tree",
         "dot",
-        "fifo",
         "frame",
         "mac",
         "rom",
@@ -90,3 +92,31 @@ def test_arrivals_follow_one_another_and_nothing_leaves_before_it_arrives(graph:
         assert (np.diff(arrives) >= 0).all(), name
         assert (found.leaves[name] >= arrives).all(), name
         assert (np.diff(found.leaves[name]) >= 0).all(), name
+
+
+def test_large_fifos_go_into_ultraram_in_wide_words(models: Path, monkeypatch: pytest.MonkeyPatch):
+    """16 features in beats of one value: a word takes eight of them, as many as 72 bits hold."""
+    monkeypatch.setattr(fifos, "ULTRA_BITS", 1 << 14)
+    graph = edsr_graph(16, 0)
+    design = generate(graph, (8, 64), 8 * 64 * 16 * 16 * 9, fabric=Fabric(ultra=True))
+    found = [i.parameters for i in design.netlist.instances if i.module == "srq_fifo"]
+    ultra = [p for p in found if p.get("RAM_STYLE") == "ultra"]
+    assert [p["BITS"] for p in ultra] == [64] and demand(design.netlist).uram == 1
+    images = np.random.default_rng(1).integers(0, 256, (2, 8, 64, 3))
+    result = simulate(design, graph, images, models, jobs=1)
+    assert result.passed, result.first
+    assert result.cycles_per_frame == design.cycles
+
+
+@pytest.mark.parametrize("fabric", [Fabric(), Fabric(ultra=True)])
+def test_large_frames_get_the_depths_that_their_own_analysis_gives(fabric: Fabric, monkeypatch):
+    """Two narrow frames of full height stand for a wide one; lanes change nothing about it."""
+    graph, size = edsr_graph(8, 2), (20, 160)
+    cycles = size[0] * size[1] * 8 * 8 * 9 // 12
+    direct = generate(graph, size, cycles, fabric=fabric)
+    monkeypatch.setattr(fifos, "DIRECT_BEATS", 0)
+    extended = generate(graph, size, cycles, fabric=fabric)
+    assert extended.fifos.keys() == direct.fifos.keys()
+    for name, depth in direct.fifos.items():
+        assert depth <= extended.fifos[name] <= 1.02 * depth + 16, name
+    assert abs(extended.latency - direct.latency) <= 0.01 * direct.latency

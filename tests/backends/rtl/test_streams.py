@@ -41,7 +41,7 @@ def latency(run: Run, source: str = "s") -> int:
 # --- one stream in, the same stream out -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("bits", "depth", "style"), [(8, 2, "auto"), (70, 16, "block"), (8, 64, "distributed")])
+@pytest.mark.parametrize(("bits", "depth", "style"), [(8, 2, "auto"), (70, 16, "block"), (8, 37, "distributed")])
 def test_fifo(models: Path, bits: int, depth: int, style: str):
     lanes = 2 if bits > 64 else 1
     port = Port("s", lanes, bits // lanes), Port("m", lanes, bits // lanes)

@@ -91,14 +91,12 @@ module srq_add #(
     end
 
     // Zero points and factors at fixed widths; a zero point lies among the values of its stream.
-    localparam [31:0] A_ZERO_WORD = A_ZERO;
-    localparam [31:0] B_ZERO_WORD = B_ZERO;
-    localparam [31:0] A_FACTOR_WORD = A_FACTOR;
-    localparam [31:0] B_FACTOR_WORD = B_FACTOR;
-    localparam signed [A_BITS+1:0] A_OFFSET = A_ZERO_WORD[A_BITS+1:0];
-    localparam signed [B_BITS+1:0] B_OFFSET = B_ZERO_WORD[B_BITS+1:0];
-    localparam signed [FACTOR_BITS-1:0] A_SCALE = A_FACTOR_WORD[FACTOR_BITS-1:0];
-    localparam signed [FACTOR_BITS-1:0] B_SCALE = B_FACTOR_WORD[FACTOR_BITS-1:0];
+    /* verilator lint_off WIDTH */
+    localparam signed [A_BITS+1:0] A_OFFSET = A_ZERO;
+    localparam signed [B_BITS+1:0] B_OFFSET = B_ZERO;
+    localparam signed [FACTOR_BITS-1:0] A_SCALE = A_FACTOR;
+    localparam signed [FACTOR_BITS-1:0] B_SCALE = B_FACTOR;
+    /* verilator lint_on WIDTH */
 
     genvar lane;
     generate

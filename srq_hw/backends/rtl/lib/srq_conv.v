@@ -6,7 +6,7 @@
 // with EDGE it is the nearest pixel of the image, and the bias for a zero point is the same.
 // Streams: s CHANNELS_IN in beats of SIMD, m CHANNELS_OUT in beats of PE accumulators (ACC_BITS, signed).
 //   HEIGHT, WIDTH, KH, KW, ZERO_POINT, EDGE, RAM_STYLE      see srq_window
-//   PE, SIMD, W_BITS, W_NARROW, A_BITS, A_SIGNED, USE_DSP, BIAS_BITS, ACC_BITS   see srq_mac; PE divides CHANNELS_OUT,
+//   PE, SIMD, W_BITS, W_NARROW, A_BITS, A_SIGNED, USE_DSP, PORT, BIAS_BITS, ACC_BITS   see srq_mac; PE divides CHANNELS_OUT,
 //                                                           SIMD divides CHANNELS_IN
 //   GROUPS       channel groups; PE divides CHANNELS_OUT / GROUPS, SIMD divides CHANNELS_IN / GROUPS
 //   DEPTHWISE    1: one input channel per output channel, PE = SIMD lanes side by side (GROUPS is not read)
@@ -35,6 +35,7 @@ module srq_conv #(
     parameter ZERO_POINT = 0,
     parameter EDGE = 0,
     parameter USE_DSP = (W_BITS > 2),
+    parameter PORT = 27,
     parameter BIAS_BITS = 24,
     parameter ACC_BITS = 24,
     parameter WEIGHT_FILE = "",
@@ -103,7 +104,7 @@ module srq_conv #(
 
     srq_mac #(
         .PE(PE), .SIMD(INPUTS), .DEPTHWISE(DEPTHWISE), .W_BITS(W_BITS), .W_NARROW(W_NARROW), .A_BITS(A_BITS),
-        .A_SIGNED(A_SIGNED), .USE_DSP(USE_DSP), .FOLD(FOLD), .RESULTS(HEIGHT * WIDTH * FOLDS_OUT), .BIAS(1),
+        .A_SIGNED(A_SIGNED), .USE_DSP(USE_DSP), .PORT(PORT), .FOLD(FOLD), .RESULTS(HEIGHT * WIDTH * FOLDS_OUT), .BIAS(1),
         .BIAS_BITS(BIAS_BITS), .ACC_BITS(ACC_BITS)
     ) mac (
         .clk(clk), .rst(rst), .s_tdata(window_tdata), .s_tvalid(window_tvalid), .s_tready(window_tready),

@@ -16,6 +16,7 @@
 //   W_NARROW   1: no weight is the most negative number (a narrow range quantizer)
 //   A_BITS     activation bits, 1..16;  A_SIGNED 0 or 1
 //   USE_DSP    0: products from LUTs
+//   PORT       bits of the multiplier's wide input: 27 of a DSP48E2, 25 of a DSP48E1
 //   TAG_BITS   bits that travel with the data
 // weights: [pe][simd], simd in the lower bits. dots: PE numbers of W_BITS + A_BITS + clog2(SIMD) bits.
 // Latency in cycles with `en` high: 4 + clog2(min(GROUP, SIMD)) + clog2(GROUPS) for DSPs, 2 + clog2(SIMD) for LUTs;
@@ -30,6 +31,7 @@ module srq_dot #(
     parameter A_BITS = 8,
     parameter A_SIGNED = 1,
     parameter USE_DSP = (W_BITS > 2),
+    parameter PORT = 27,
     parameter TAG_BITS = 1
 ) (
     input  wire                        clk,
@@ -43,7 +45,6 @@ module srq_dot #(
 );
     localparam PRODUCT = W_BITS + A_BITS;  // bits of one signed product
     localparam DOT = PRODUCT + ((SIMD > 1) ? $clog2(SIMD) : 0);
-    localparam PORT = 27;  // the wide port of a DSP48E2
     // The packed weights need one bit more than the top weight: a lane below may borrow from it.
     localparam ROOM = PORT - W_BITS - (W_NARROW ? 0 : 1);
     localparam FIT = (ROOM >= PRODUCT - 1) ? ROOM / (PRODUCT - 1) + 1 : 1;
@@ -96,7 +97,7 @@ module srq_dot #(
                             wire [PACKED-1:0] together;
                             for (k = 0; k < USED; k = k + 1) begin : g_pack
                                 localparam LEFT = PACKED - k * GAP;
-                                localparam FIELD = (LEFT < GAP) ? LEFT : GAP;
+                                localparam FIELD = (k == USED - 1) ? LEFT : GAP;
                                 wire signed [W_BITS-1:0] w = weights[((u*LANES+k)*SIMD+S)*W_BITS +: W_BITS];
                                 wire signed [W_BITS:0] field;  // the weight, less what the lane below borrows
                                 if (k == 0) begin : g_first

@@ -3,7 +3,7 @@
 // Holds DEPTH beats in memory and one more in the output register; order, data and tlast unchanged.
 //
 //   BITS       width of tdata
-//   DEPTH      beats in memory, a power of two, at least 2
+//   DEPTH      beats in memory, at least 2
 //   RAM_STYLE  "distributed", "block", "ultra" or "auto"; the reader is registered, so any of them fits
 //
 // Latency 2 cycles from an accepted beat to m_tvalid; a beat per cycle for as long as neither side stalls.
@@ -29,6 +29,8 @@ module srq_fifo #(
     output reg m_tlast
 );
     localparam ADDRESS = $clog2(DEPTH);
+    localparam [31:0] FINAL = DEPTH - 1;
+    localparam [31:0] FULL = DEPTH;
 
     (* ram_style = RAM_STYLE *) reg [BITS:0] memory [0:DEPTH-1];
 
@@ -62,10 +64,10 @@ module srq_fifo #(
             read_at <= 0;
             held <= 0;
         end else begin
-            if (write) write_at <= write_at + 1'b1;
-            if (read) read_at <= read_at + 1'b1;
+            if (write) write_at <= (write_at == FINAL[ADDRESS-1:0]) ? {ADDRESS{1'b0}} : write_at + 1'b1;
+            if (read) read_at <= (read_at == FINAL[ADDRESS-1:0]) ? {ADDRESS{1'b0}} : read_at + 1'b1;
             held <= held_next;
-            s_tready <= held_next != DEPTH[ADDRESS:0];
+            s_tready <= held_next != FULL[ADDRESS:0];
             m_tvalid <= read || (m_tvalid && !m_tready);
         end
     end

@@ -8,7 +8,7 @@
 //   b  biases, PE x BIAS_BITS signed, one beat per result; ignored with BIAS = 0
 //   m  accumulators, PE x ACC_BITS signed
 // Parameters
-//   PE, SIMD, W_BITS, W_NARROW, A_BITS, A_SIGNED, USE_DSP   see srq_dot
+//   PE, SIMD, W_BITS, W_NARROW, A_BITS, A_SIGNED, USE_DSP, PORT   see srq_dot
 //   DEPTHWISE  1: output p has the input p alone, result[p] = bias[p] + sum of weight[beat][p] * activation[beat][p];
 //              s has PE lanes and w is PE weights, SIMD is 1. A multiplier per lane: nothing is shared
 //   FOLD       beats per result
@@ -25,6 +25,7 @@ module srq_mac #(
     parameter A_BITS = 8,
     parameter A_SIGNED = 1,
     parameter USE_DSP = (W_BITS > 2),
+    parameter PORT = 27,
     parameter DEPTHWISE = 0,
     parameter FOLD = 9,
     parameter RESULTS = 16,
@@ -81,7 +82,7 @@ module srq_mac #(
         for (u = 0; u < UNITS; u = u + 1) begin : g_unit
             srq_dot #(
                 .PE(UNIT_PE), .SIMD(SIMD), .W_BITS(W_BITS), .W_NARROW(W_NARROW), .A_BITS(A_BITS), .A_SIGNED(A_SIGNED),
-                .USE_DSP(USE_DSP), .TAG_BITS(3)
+                .USE_DSP(USE_DSP), .PORT(PORT), .TAG_BITS(3)
             ) dot (
                 .clk(clk), .rst(rst), .en(en),
                 .activations(s_tdata[u*SIMD*A_BITS +: SIMD*A_BITS]),

@@ -13,7 +13,7 @@
 //                   {negative M (only with NEGATIVE), M, S - SHIFT_MIN in clog2(SHIFT_MAX - SHIFT_MIN + 1) bits}
 //                 without M where MULTIPLY is 0 and without S where SHIFT_MIN is SHIFT_MAX; neither: no file
 //   STYLE         see srq_rom
-// The product is made of parts of 26 bits of acc and 17 bits of M, each a DSP multiplication (27 x 18 signed).
+//   PORT          see srq_wide_multiply, which makes the product of parts, a DSP each
 // Latency: 9 cycles; a beat per cycle.
 /* verilator lint_off WIDTH */  // operands and constants take the declared width of the result
 /* verilator lint_off UNUSED */  // some signals and style attributes are idle for some parameters
@@ -34,7 +34,8 @@ module srq_requant #(
     parameter LO = -128,
     parameter HI = 127,
     parameter FILE = "",
-    parameter STYLE = "auto"
+    parameter STYLE = "auto",
+    parameter PORT = 27
 ) (
     input  wire                       clk,
     input  wire                       rst,
@@ -131,7 +132,7 @@ module srq_requant #(
                 end else begin : g_one
                     always @(posedge clk) if (en) factor2 <= positive;
                 end
-                srq_wide_multiply #(.A_BITS(ACC_BITS), .B_BITS(MULT_BITS)) multiply (
+                srq_wide_multiply #(.A_BITS(ACC_BITS), .B_BITS(MULT_BITS), .PORT(PORT)) multiply (
                     .clk(clk), .en(en), .a(acc2), .b(factor2), .product(product5)
                 );
             end else begin : g_pass
@@ -210,10 +211,8 @@ module srq_requant #(
 
             // Bounds and value in one width; the zero point comes after the clamp.
             localparam ROUNDED = (SHIFTED > OUT_BITS + 2) ? SHIFTED : OUT_BITS + 2;
-            localparam integer LOWEST = LO - ZERO_POINT;
-            localparam integer HIGHEST = HI - ZERO_POINT;
-            localparam signed [ROUNDED-1:0] LEAST = LOWEST;
-            localparam signed [ROUNDED-1:0] MOST = HIGHEST;
+            localparam signed [ROUNDED-1:0] LEAST = LO - ZERO_POINT;
+            localparam signed [ROUNDED-1:0] MOST = HI - ZERO_POINT;
             localparam [OUT_BITS-1:0] OFFSET = ZERO_POINT;
             wire signed [ROUNDED-1:0] floor_wide = floor7;
             reg signed [ROUNDED-1:0] rounded8;

@@ -1,12 +1,14 @@
-// srq_wide_multiply: signed product of two numbers, made of parts that fit a 27 x 18 DSP multiplier.
+// srq_wide_multiply: signed product of two numbers, made of parts that fit a PORT x 18 DSP multiplier.
 //
-// a is cut into parts of 26 bits, b into parts of 17; all but the highest part are unsigned (one sign bit is added).
+// a is cut into parts of PORT - 1 bits, b into parts of 17; all but the highest part are unsigned (one sign bit is added).
 //   A_BITS, B_BITS   widths, signed
+//   PORT             27 for a DSP48E2, 25 for a DSP48E1
 // Latency: 3 cycles with `en` high (products, sums over the parts of a, total); a product per cycle.
 /* verilator lint_off WIDTH */  // operands and constants take the declared width of the result
 module srq_wide_multiply #(
     parameter A_BITS = 24,
-    parameter B_BITS = 17
+    parameter B_BITS = 17,
+    parameter PORT = 27
 ) (
     input  wire                              clk,
     input  wire                              en,
@@ -15,7 +17,7 @@ module srq_wide_multiply #(
     output reg  signed [A_BITS+B_BITS-1:0]   product
 );
     localparam PRODUCT = A_BITS + B_BITS;
-    localparam A_PART = 26;
+    localparam A_PART = PORT - 1;
     localparam B_PART = 17;
     localparam A_PARTS = (A_BITS > A_PART + 1) ? (A_BITS - 2) / A_PART + 1 : 1;
     localparam B_PARTS = (B_BITS > B_PART + 1) ? (B_BITS - 2) / B_PART + 1 : 1;

@@ -1,0 +1,124 @@
+"""Speed of the Verilog simulation; small networks for video at 60 frames per second: resources by rule and by Yosys.
+
+    .venv/bin/python scripts/bench_rtl.py [--parts simulation,video] [--networks fsrcnn_x4,abpn_x3] [--write]
+
+simulation: EDSR of 2 blocks of 16 features (7 convolutions), 64x64 to 128x128, 147,456 cycles per frame: seconds to
+build the model, frames per second. video: frames of 180x320 on zcu104-rtl at 60 per second, 8 bits, weights drawn at
+random (shapes decide the resources); simulated with smaller frames, synthesised whole, which takes minutes. --write
+puts the tables into docs/fpga.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python sees scripts/ only
+from scripts.prove_rtl import Quiet
+from srq_hw.backends.rtl.generate import generate
+from srq_hw.backends.rtl.oracle import simulate
+from srq_hw.graph.synthetic import edsr_graph
+from srq_hw.networks.registry import NETWORKS
+from srq_hw.pipeline.engine import RESULTS
+from srq_hw.pipeline.options import BuildOptions
+from srq_hw.pipeline.run import run_build
+from srq_hw.target import load_target
+
+REPO = Path(__file__).resolve().parents[1]
+DOCUMENT = REPO / "docs" / "fpga.md"
+BEGIN, END = "<!-- tables: scripts/bench_rtl.py -->", "<!-- end of benchmark tables -->"
+TARGET, FPS, VIDEO = "zcu104-rtl", 60.0, (180, 320)
+FRAMES = 12
+
+
+def simulation() -> list[str]:
+    """Build and run time of one design, from nothing."""
+    graph, size = edsr_graph(16, 2, last_conv=False), (64, 64)
+    design = generate(graph, size, 147_456)
+    images = np.random.default_rng(0).integers(0, 256, (FRAMES, *size, 3))
+    with tempfile.TemporaryDirectory(prefix="srq-bench-") as models:
+        first = simulate(design, graph, images[:2], Path(models))
+        again = simulate(design, graph, images, Path(models))
+    assert first.passed and again.passed, (first.first, again.first)
+    # The free run streams all frames; the run with stalls and the one with a reset two and a third more each.
+    frames = FRAMES + 2 + 2 + FRAMES / 3
+    return [
+        "### Simulation",
+        "",
+        "| design | cycles per frame | model built in, s | frames per second |",
+        "|---|---|---|---|",
+        f"| {graph.name}, 64x64 | {again.cycles_per_frame:,} | {first.build_seconds:.0f} | "
+        f"{frames / again.run_seconds:.1f} |",
+    ]
+
+
+def video(network: str, out: Path) -> str:
+    """A row: the network with random weights, built up to its synthesis."""
+    info = NETWORKS[network]
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    weights = out / f"{network}.pth"
+    if not weights.exists():
+        torch.save(info.factory().state_dict(), weights)
+    options = BuildOptions(
+        target=TARGET, out=out / network, model=network, weights=weights, weight_bits=8, act_bits=8, recipe="minmax",
+        input_size=VIDEO, fps=FPS, stop_after="synth", rtl_sim=True, synth=True,
+    )  # fmt: skip
+    print(f"{network}:", end="", flush=True)
+    run_build(options, Quiet())
+    print()
+    results = out / network / RESULTS
+    design, oracle, synthesis = (
+        json.loads((results / f"{name}.json").read_text()) for name in ("rtl", "oracle_rtl", "synth")
+    )
+    resources = load_target(TARGET).resources
+    assert resources is not None and oracle["oracle"]["status"] == "passed", oracle
+    blocks = synthesis["bram36"] + synthesis["bram18"] / 2
+    has = {"lut": resources.lut, "dsp": resources.dsp.count, "bram36": resources.bram36}
+    fits = all({**synthesis, "bram36": blocks}[key] <= count for key, count in has.items())
+    simulated = oracle["simulation"]
+    return (
+        f"| {network} | {design['fps']:.1f} | {design['dsp']} / {synthesis['dsp']} | {synthesis['lut']:,} + "
+        f"{synthesis['lut_memory']:,} | {synthesis['ff']:,} | {design['bram36']:g} / {blocks:g} | "
+        f"{design['uram']} / {synthesis['uram']} | "
+        f"{'yes' if fits else 'no'} | {simulated['cycles_per_frame'] / simulated['ideal_cycles']:.4f} |"
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Print the tables that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default="simulation,video")
+    parser.add_argument("--networks", default="fsrcnn_x4,abpn_x3")
+    parser.add_argument("--out", type=Path, default=REPO / "build" / "bench_rtl")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args(arguments)
+    lines: list[str] = []
+    if "simulation" in options.parts:
+        lines += [*simulation(), ""]
+    if "video" in options.parts:
+        lines += [
+            f"### {VIDEO[0]}x{VIDEO[1]} at {FPS:g} frames per second, {TARGET}, 8 bits",
+            "",
+            "| network | frames per second | DSP by rule / Yosys | LUT + as memory | FF | BRAM36 by rule / Yosys | "
+            "URAM by rule / Yosys | fits | cycles against the slowest unit |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *(video(network, options.out) for network in options.networks.split(",")),
+        ]
+    text = "\n".join(lines).rstrip()
+    print(text)
+    if options.write:
+        before, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
+        after = rest.split(END)[1]
+        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
