@@ -117,7 +117,9 @@ def _run(simulator: Simulator, design: RtlDesign, images: Int, stalls: Stalls, r
     beats = images.reshape(-1, source.lanes)
     lasts = np.arange(1, len(beats) + 1) % source.beats == 0
     wanted = {out.name: len(images) * out.beats}
-    return simulator.run({source.name: beats}, wanted, stalls, {source.name: lasts}, resets)
+    return simulator.run(
+        {source.name: beats}, wanted, stalls, {source.name: lasts}, resets, latency=design.latency + design.cycles
+    )
 
 
 def _compare(run: Run, expected: Int, design: RtlDesign, name: str) -> tuple[int, str | None]:

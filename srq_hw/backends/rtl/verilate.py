@@ -119,17 +119,20 @@ class Simulator:
         resets: Sequence[int] = (),
         cycles_max: int = CYCLES_MAX,
         seconds: float = RUN_SECONDS,
+        latency: int = 0,
     ) -> Run:
         """Stream the inputs (beats, lanes) through the model after a reset, until every beat went in and came out.
 
         lasts: tlast of the inputs, else always 0. resets: cycles at which the design is reset once more while it
-        works; all streams start over from their first beat then, and what came out before is dropped.
+        works; all streams start over from their first beat then, and what came out before is dropped. latency: cycles
+        that a beat may take through the design, when no stream of the top moves.
 
-        Raises RunError for a hang (no beat for IDLE_CYCLES cycles, or not finished after cycles_max), a broken
+        Raises RunError for a hang (no beat for IDLE_CYCLES cycles and twice the latency, or not finished after
+        cycles_max), a broken
         handshake, a beat more than beats_out, and a run longer than `seconds`; says the state of every stream.
         """
         lasts = {} if lasts is None else lasts
-        job = [stalls.in_, stalls.out, stalls.seed, cycles_max, IDLE_CYCLES]
+        job = [stalls.in_, stalls.out, stalls.seed, cycles_max, IDLE_CYCLES + 2 * latency]
         with tempfile.TemporaryDirectory(prefix="srq-rtl-") as scratch:
             place = Path(scratch)
             for name, text in self.design.memories.items():
