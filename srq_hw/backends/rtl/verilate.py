@@ -128,8 +128,8 @@ class Simulator:
         that a beat may take through the design, when no stream of the top moves.
 
         Raises RunError for a hang (no beat for IDLE_CYCLES cycles and twice the latency, or not finished after
-        cycles_max), a broken
-        handshake, a beat more than beats_out, and a run longer than `seconds`; says the state of every stream.
+        cycles_max), a broken handshake, a beat more than beats_out, and a run longer than `seconds`; says the state of
+        every stream.
         """
         lasts = {} if lasts is None else lasts
         job = [stalls.in_, stalls.out, stalls.seed, cycles_max, IDLE_CYCLES + 2 * latency]
