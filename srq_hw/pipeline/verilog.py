@@ -32,6 +32,11 @@ def verilog_steps(session: Session) -> list[Step]:
     return [_rtl(session), _oracle(session), *([_synth(session)] if session.options.synth else [])]
 
 
+def _has_design(session: Session) -> bool:
+    resources = session.target.resources
+    return resources is not None and resources.has_flow("verilog")
+
+
 def _no_design(session: Session) -> str:
     if session.target.resources is None:
         return f"target {session.target.name} describes no FPGA (it has no resources)"
@@ -91,8 +96,8 @@ def simulated_design(graph: IntGraph, design: RtlDesign) -> RtlDesign:
         size = (size[0] // 2, size[1] // 2)
     if size == design.size:
         return design
-    cycles = -(-design.folding.wanted * size[0] * size[1] // (height * width))
-    return generate(graph, size, cycles, design.name, design.fabric)
+    folding = design.folding.resized(design.size, size)
+    return generate(graph, size, folding.wanted, design.name, design.fabric, folding)
 
 
 def _oracle(session: Session) -> Step:
@@ -117,7 +122,8 @@ def _oracle(session: Session) -> Step:
                 "status": "passed" if result.passed else "failed",
                 "elements": result.elements,
                 "mismatches": result.mismatches,
-                "detail": _detail(design, found) + (f"; first difference: {result.first}" if result.first else ""),
+                "detail": _detail(design, found, session.size)
+                + (f"; first difference: {result.first}" if result.first else ""),
             }
         write_json(scratch / RESULTS / "oracle_rtl.json", {"oracle": row, "simulation": found})
 
@@ -128,11 +134,12 @@ def _oracle(session: Session) -> Step:
     return Step("oracle_rtl", material, ("graph.json",), (f"{RESULTS}/oracle_rtl.json",), run)
 
 
-def _detail(design: RtlDesign, found: dict[str, Any]) -> str:
+def _detail(design: RtlDesign, found: dict[str, Any], size: tuple[int, int]) -> str:
     height, width = design.size
     runs = ", ".join(found["runs"])
+    stands_in = "" if design.size == size else f" (for {size[0]}x{size[1]}: the same lanes, FIFOs for smaller frames)"
     return (
-        f"Verilator: {found['frames']} frames of {height}x{width} in a row ({runs}); "
+        f"Verilator: {found['frames']} frames of {height}x{width}{stands_in} in a row ({runs}); "
         f"{found['cycles_per_frame']} cycles per frame, the slowest unit alone {found['ideal_cycles']}"
     )
 
@@ -141,7 +148,7 @@ def _why_not(session: Session) -> str:
     """Why the Verilog is not simulated; empty where it is. A simulation that was asked for by name needs its tools."""
     if session.options.rtl_sim is False:
         return "--no-rtl-sim"
-    if session.fitted is None:
+    if not _has_design(session):
         return _no_design(session)
     for name in TOOLS:
         status = require_tool(name) if session.options.rtl_sim else find_tool(name)
@@ -202,7 +209,10 @@ def _synth(session: Session) -> Step:
 
 
 def _why_no_synthesis(session: Session) -> str:
-    if session.fitted is None:
+    if not _has_design(session):
         return _no_design(session)
     status = find_tool("yosys")
-    return "" if status.usable else f"yosys: {status.problem}; {status.get}"
+    if not status.usable:
+        return f"yosys: {status.problem}; {status.get}"
+    assert session.target.resources is not None
+    return synth.family_problem(session.target.resources.part)

@@ -86,7 +86,19 @@ def dsps(instance: Instance) -> int:
     return rule(instance) if rule else 0
 
 
-_DSPS: dict[str, Callable[[Instance], int]] = {"srq_conv": _conv_dsps, "srq_requant": _requant_dsps}
+def _add_dsps(instance: Instance) -> int:
+    """A power of two is a shift."""
+    p = _numbers(instance)
+    factors = [(p[f"{side}_FACTOR"], p[f"{side}_BITS"] + 2) for side in "AB"]
+    real = [bits for factor, bits in factors if factor & (factor - 1)]
+    return p["LANES"] * sum(_parts(bits, FABRIC.port - 1) * _parts(p["FACTOR_BITS"], MULT_PART) for bits in real)
+
+
+_DSPS: dict[str, Callable[[Instance], int]] = {
+    "srq_conv": _conv_dsps,
+    "srq_requant": _requant_dsps,
+    "srq_add": _add_dsps,
+}
 
 
 def memories(instance: Instance) -> Iterator[tuple[int, int]]:
@@ -97,10 +109,10 @@ def memories(instance: Instance) -> Iterator[tuple[int, int]]:
         rows, columns = p["KH"], p["KW"]
         if rows * columns > 1:
             yield rows * source.width * source.folds + columns * source.folds, source.tdata_bits
-        simd = 1 if p.get("DEPTHWISE") else p["SIMD"]
-        words = p["CHANNELS_OUT"] // p["PE"] * rows * columns * (p["CHANNELS_IN"] // p.get("GROUPS", 1)) // p["SIMD"]
+        simd, inside = p["SIMD"], p["CHANNELS_IN"] // p.get("GROUPS", 1)
         if p.get("DEPTHWISE"):
-            words = p["CHANNELS_OUT"] // p["PE"] * rows * columns
+            simd = inside = 1
+        words = p["CHANNELS_OUT"] // p["PE"] * rows * columns * inside // simd
         if instance.parameters["WEIGHT_STYLE"] == "block":
             yield words, p["PE"] * simd * p["W_BITS"]
     elif instance.module == "srq_fifo":

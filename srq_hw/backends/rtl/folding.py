@@ -7,7 +7,7 @@ design is as slow as that (`Folding.cycles`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 
 from srq_hw.backends.rtl.netlist import FABRIC, Fabric
@@ -49,6 +49,15 @@ class Folding:
     def cycles(self) -> int:
         """Cycles per frame of the slowest unit: the ideal of the whole design."""
         return max(lanes.cycles for lanes in self.nodes.values())
+
+    def resized(self, size: tuple[int, int], wanted: tuple[int, int]) -> Folding:
+        """The same lanes for frames of another size (H, W): every unit takes as many cycles for a pixel."""
+
+        def scaled(cycles: int) -> int:
+            return max(1, -(-cycles * wanted[0] * wanted[1] // (size[0] * size[1])))
+
+        nodes = {name: replace(lanes, cycles=scaled(lanes.cycles)) for name, lanes in self.nodes.items()}
+        return Folding(scaled(self.wanted), nodes)
 
     @property
     def bottleneck(self) -> str:

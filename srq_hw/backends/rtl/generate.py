@@ -64,9 +64,16 @@ class RtlDesign:
 
 
 def generate(
-    graph: IntGraph, size: tuple[int, int], cycles: int, name: str = TOP, fabric: Fabric = FABRIC
+    graph: IntGraph,
+    size: tuple[int, int],
+    cycles: int,
+    name: str = TOP,
+    fabric: Fabric = FABRIC,
+    folding: Folding | None = None,
 ) -> RtlDesign:
     """The design for frames of size (H, W) with at most `cycles` cycles per frame where the units can be that fast.
+
+    folding: lanes to take instead of choosing them (`Folding.resized` of another design of the same graph).
 
     InputError for a size that is no image and for what the library cannot do (`limits`).
     """
@@ -77,7 +84,7 @@ def generate(
     ready = arrange(graph)
     refuse(ready)
     goal = Goal(size, cycles, fabric)
-    folding = fold(ready, goal)
+    folding = fold(ready, goal) if folding is None else folding
 
     def stitched(frame: tuple[int, int]) -> Netlist:
         return stitch(ready, replace(goal, size=frame), folding, name)

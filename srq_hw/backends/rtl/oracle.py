@@ -78,7 +78,7 @@ def simulate(design: RtlDesign, graph: IntGraph, images: Int, models: Path, jobs
     """Stream images through the design: free, with stalls on both sides, and with a reset in the middle.
 
     images: int64 (N, H, W, C) of the design's size, N at least 2, sent back to back. graph: what the design was made
-    from. RunError where the tools are missing, a simulation hangs, or frame_error rises.
+    from. RunError where the tools are missing or a simulation hangs.
     """
     if images.shape[1:] != (*design.size, design.input.channels) or len(images) < 2:
         raise ValueError(f"images of shape {images.shape}; wanted 2 or more of {(*design.size, design.input.channels)}")
@@ -90,7 +90,7 @@ def simulate(design: RtlDesign, graph: IntGraph, images: Int, models: Path, jobs
     free = _run(simulator, design, images, Stalls())
     two = images[:2]
     ends = free.ends[design.output.name]
-    middle = int(ends[1]) // 2  # of two frames
+    middle = free.last[design.output.name] // len(images)  # within two frames
     runs = {
         "free": (free, expected),
         f"stalls of {STALLS.in_} % in and {STALLS.out} % out": (_run(simulator, design, two, STALLS), expected[:2]),
@@ -104,7 +104,7 @@ def simulate(design: RtlDesign, graph: IntGraph, images: Int, models: Path, jobs
         first=next((text for _, text in found if text), None),
         frames=len(images),
         runs=tuple(runs),
-        cycles_per_frame=-(-int(ends[-1] - ends[0]) // (len(ends) - 1)),
+        cycles_per_frame=-(-int(ends[-1] - ends[0]) // (len(ends) - 1)) if len(ends) > 1 else 0,
         ideal=design.cycles,
         first_output=free.first[design.output.name],
         build_seconds=built - started,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from srq_hw.backends.rtl.folding import Folding, Goal, divisors
@@ -120,8 +120,3 @@ def stitch(graph: IntGraph, goal: Goal, folding: Folding, name: str) -> Netlist:
         )
     )
     return Netlist(name, goal.size, entering, leaving, tuple(made))
-
-
-def readers(netlist: Netlist) -> Mapping[str, tuple[Instance, str]]:
-    """Stream name -> the instance that reads it and the prefix there."""
-    return {stream.name: (instance, prefix) for instance in netlist.instances for prefix, stream in instance.inputs}

@@ -17,8 +17,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,18 @@ class Figures:
 
 def family_of(part: str) -> str:
     """Yosys' family of an AMD part number as in a target's ``resources.part``; InputError for one it is not told of."""
-    for family, (pattern, _) in FAMILIES.items():
-        if re.match(pattern, part.lower()):
-            return family
+    problem = family_problem(part)
+    if problem:
+        raise InputError(problem)
+    return next(family for family, (pattern, _) in FAMILIES.items() if re.match(pattern, part.lower()))
+
+
+def family_problem(part: str) -> str:
+    """Why a part cannot be synthesised; empty where it can."""
+    if any(re.match(pattern, part.lower()) for pattern, _ in FAMILIES.values()):
+        return ""
     known = "; ".join(about for _, about in FAMILIES.values())
-    raise InputError(f"resources.part {part!r}: open synthesis knows no family for it. Supported: {known}")
+    return f"resources.part {part!r}: open synthesis knows no family for it. Supported: {known}"
 
 
 def synthesise(
@@ -249,14 +256,6 @@ def figures_of(stat: Mapping[str, Any], top: str, seconds: float) -> Figures:
     memory = sum(number * LUT_MEMORY.get(name, 0) for name, number in cells.items())
     carry = cells["CARRY4"] * 0.5 + cells["CARRY8"]
     return Figures(**counted, lut_memory=memory, carry8=carry, seconds=seconds, cells=dict(sorted(cells.items())))
-
-
-def total(parts: Iterable[Figures]) -> Figures:
-    """Figures of a design from those of its units, one for each instance; seconds count for each as well."""
-    found = list(parts)
-    sums = {entry.name: sum(getattr(part, entry.name) for part in found) for entry in fields(Figures)[:-1]}
-    cells = sum((Counter(part.cells) for part in found), Counter[str]())
-    return Figures(**sums, cells=dict(sorted(cells.items())))
 
 
 def _cells(modules: Mapping[str, Mapping[str, int]], name: str, known: dict[str, Counter[str]]) -> Counter[str]:

@@ -229,3 +229,15 @@ def test_a_part_without_processing_system_has_no_block_design(made, tmp_path: Pa
     assert any(
         command[:2] == ["supported_families", "virtexuplus Production"] for command in of(commands, "set_property")
     )
+
+
+def test_a_title_is_a_text_and_no_command(made, tmp_path: Path):
+    """A target's title is free text: brackets, dollars and quotes reach Vivado as they are."""
+    title = 'Mine [exec touch ran] $HOME "x" \\ end'
+    target = load_target("zcu104").model_copy(update={"title": title})
+    bundle = write_rtl_handoff(made.design, made.graph, target, made.images, tmp_path / "bundle")
+    commands, done = source(bundle / "scripts/package_ip.tcl", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    shown = [command for command in of(commands, "set_property") if "display_name" in command]
+    assert len(shown) == 1 and any(title.replace("\\", "\\\\") in word or title in word for word in shown[0]), shown
+    assert not (tmp_path / "run/ran").exists()

@@ -90,3 +90,11 @@ def test_a_device_too_small_says_what_is_short(board: Resources):
 def test_what_the_units_learn_of_a_device(name: str, port: int, ultra: bool):
     resources = load_target(name).resources
     assert resources is not None and fabric_of(resources) == Fabric(port, ultra)
+
+
+def test_a_factor_of_a_sum_takes_a_multiplier_unless_it_is_a_shift():
+    build = GraphBuilder(4)
+    total = build.add(build.add("image", "image", "even", (4, 1)), "image", "odd", (5, 8))
+    design = generate(build.finish(total, "sums"), (4, 4), 16)
+    counts = {i.name: (dsps(i), i.parameters["LANES"]) for i in design.netlist.instances if i.module == "srq_add"}
+    assert counts == {"even": (0, 4), "odd": (4, 4)}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from srq_hw.backends.rtl.arrange import arrange
 from srq_hw.backends.rtl.folding import ConvShape, Goal, conv_shape, divisors, fold, packed_lanes
+from srq_hw.backends.rtl.generate import generate
 from srq_hw.graph.synthetic import GraphBuilder, edsr_graph
 
 
@@ -65,3 +66,20 @@ def test_half_the_cycles_never_cost_fewer_multipliers():
         convs = [node for node in graph.nodes if node.op == "Conv"]
         counts.append(sum(conv_shape(graph, node, (8, 8)).dsps(*folding.nodes[node.name].core) for node in convs))
     assert counts == sorted(counts) and counts[0] < counts[-1]
+
+
+@pytest.mark.parametrize("cycles", [4_147_199, 2_073_599, 3_333_333])
+def test_another_frame_size_keeps_the_lanes_and_the_cycles_per_pixel(cycles: int):
+    """The first two are counts at which folding anew would choose other lanes for the smaller frame."""
+    graph = arrange(edsr_graph(16, 2))
+    folding = fold(graph, Goal((180, 320), cycles))
+    small = folding.resized((180, 320), (45, 80))
+    assert {name: (n.inputs, n.output, n.core) for name, n in small.nodes.items()} == {
+        name: (n.inputs, n.output, n.core) for name, n in folding.nodes.items()
+    }
+    assert small.cycles * 16 == folding.cycles and small.bottleneck == folding.bottleneck
+    design = generate(graph, (45, 80), small.wanted, folding=small)
+    assert design.cycles == small.cycles
+    assert any(fold(graph, Goal((45, 80), small.wanted)).nodes[name] != n for name, n in small.nodes.items()) or (
+        cycles == 3_333_333
+    )

