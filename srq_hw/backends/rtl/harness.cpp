@@ -10,8 +10,10 @@
 #include "harness.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <iostream>
 
@@ -185,7 +187,10 @@ class Bench {
     void write(const std::string& name, const void* from, size_t bytes) {
         std::ofstream file(folder_ + "/" + name, std::ios::binary);
         file.write(static_cast<const char*>(from), static_cast<std::streamsize>(bytes));
-        if (!file.flush()) fail(name + " could not be written");
+        if (!file.flush()) {
+            const std::string reason = std::strerror(errno);
+            fail(name + " could not be written: " + reason + "; free some space for temporary files (TMPDIR)");
+        }
     }
     static std::string times(const Stream& s) {
         if (s.done == 0) return "";
@@ -263,6 +268,7 @@ class Bench {
 };
 
 int simulate(Model& model, const std::string& folder) {
+    std::signal(SIGXFSZ, SIG_IGN);  // a file beyond the limit fails with a reason
     std::signal(SIGTERM, [](int) { stopped = 1; });
     Bench bench(model, folder);
     bench.load();

