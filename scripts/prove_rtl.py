@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python sees scripts/ only
 from srq_hw.backends.rtl.fit import fit
+from srq_hw.compare.cells import weights_file
 from srq_hw.errors import SrqError
 from srq_hw.files import write_json, write_text
 from srq_hw.graph.ir import IntGraph
@@ -32,17 +33,10 @@ REPO = Path(__file__).resolve().parents[1]
 DOCUMENT = REPO / "docs" / "fpga.md"
 BEGIN, END = "<!-- tables: scripts/prove_rtl.py -->", "<!-- end of tables -->"
 TARGET = "zcu104-rtl"
-#: network -> its file below <data>/weights
-WEIGHTS = {
-    "edsr_mlperf_f32b5_x2": "edsr_mlperf_f32b5_x2.pth",
-    "idn_y_x2": "idn_y_x2.pth",
-    "idn_y_x4": "idn_y_x4.pth",
-    "edsr8_64_x2": "edsr8_64_x2.pth",
-    "carn_x2": "carn_x2.pth",
-    "carn_m_x4": "carn_m_x2x3x4.pth",
-    "rnet9_64_x4": "rnet9_64_x4.pth",
-    "srresnet8_bn_x4": "srresnet8_bn_x4.pth",
-}
+NETWORKS = (
+    *("edsr_mlperf_f32b5_x2", "idn_y_x2", "idn_y_x4", "edsr8_64_x2", "carn_x2", "carn_m_x4", "rnet9_64_x4"),
+    "srresnet8_bn_x4",
+)
 #: products per cycle of the design that is simulated, all layers together
 PRODUCTS = 400
 #: frames of the design that is counted (height, width)
@@ -92,10 +86,11 @@ def prove(network: str, bits: int, side: int, data: Path, out: Path) -> Row:
     target = load_target(TARGET)
     assert target.resources is not None
     folder = out / f"{network}_w{bits}"
+    weights = weights_file(network, data / "weights")
 
     def build(stop_after: str, fps: float | None) -> None:
         options = BuildOptions(
-            target=TARGET, out=folder, model=network, weights=data / "weights" / WEIGHTS[network], weight_bits=bits,
+            target=TARGET, out=folder, model=network, weights=weights, weight_bits=bits,
             act_bits=bits, edges=8 if bits < 8 else None, input_size=(side, side), fps=fps, stop_after=stop_after,
             rtl_sim=True,
         )  # fmt: skip
@@ -172,15 +167,15 @@ def main(arguments: list[str]) -> int:
     """Run the proofs that are asked for; rows of earlier runs in --out stay in the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=REPO.parent / "shared" / "data")
-    parser.add_argument("--networks", default=",".join(WEIGHTS))
+    parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--bits", default="8,4")
     parser.add_argument("--side", type=int, default=12, help="side of the frames that are simulated")
     parser.add_argument("--out", type=Path, default=REPO / "build" / "prove_rtl")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    unknown = set(options.networks.split(",")) - WEIGHTS.keys()
+    unknown = set(options.networks.split(",")) - set(NETWORKS)
     if unknown:
-        parser.error(f"--networks {', '.join(sorted(unknown))}: known are {', '.join(WEIGHTS)}")
+        parser.error(f"--networks {', '.join(sorted(unknown))}: known are {', '.join(NETWORKS)}")
     failed = False
     for bits in map(int, options.bits.split(",")):
         for network in options.networks.split(","):
@@ -196,7 +191,7 @@ def main(arguments: list[str]) -> int:
             failed |= row.mismatches != 0 or row.elements == 0
             write_json(options.out / f"{network}_w{bits}.json", asdict(row))
     found = [json.loads(path.read_text()) for path in options.out.glob("*_w?.json")]
-    order = list(WEIGHTS)
+    order = list(NETWORKS)
     rows = sorted((Row(**item) for item in found), key=lambda row: (-row.bits, order.index(row.network)))
     write_document(rows)
     return int(failed)

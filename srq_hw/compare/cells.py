@@ -106,7 +106,7 @@ def find_networks(options: CompareOptions) -> tuple[NetworkEntry, ...]:
 
 
 def _entry(spec: str, folder: Path | None) -> NetworkEntry:
-    weights = None if ":" in spec else _weights(spec, folder)
+    weights = None if ":" in spec else weights_file(spec, folder)
     net = load_network(spec, weights)
     for name, tensor in net.module.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
@@ -114,7 +114,7 @@ def _entry(spec: str, folder: Path | None) -> NetworkEntry:
     return NetworkEntry(spec, weights, net.scale, net.channels, network_sha256(net), source_sha256())
 
 
-def _weights(spec: str, folder: Path | None) -> Path | None:
+def weights_file(spec: str, folder: Path | None) -> Path | None:
     """The file of a network by name; None where it needs none (embedded, fetched)."""
     info = NETWORKS.get(spec.split("+")[0])
     if info is None:  # load_network says it best
