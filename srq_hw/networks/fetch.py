@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from srq_hw.cache import user_cache
 from srq_hw.errors import InputError, RunError
 from srq_hw.files import beside
 from srq_hw.networks.checkpoint import CHECKPOINT_SUFFIXES, build_network, sha256_of
@@ -42,15 +43,7 @@ def cache_folder(environ: Mapping[str, str] | None = None, platform: str = sys.p
     env = os.environ if environ is None else environ
     if env.get("SRQ_CACHE"):
         return Path(env["SRQ_CACHE"])
-    home = Path(env["HOME"]) if env.get("HOME") else Path.home()
-    if platform == "darwin":
-        base = home / "Library" / "Caches"
-    elif platform == "win32":
-        base = Path(env.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    else:
-        given = Path(env.get("XDG_CACHE_HOME") or "")
-        base = given if given.is_absolute() else home / ".cache"  # a relative path there is to be ignored
-    return base / "srq-hw" / "weights"
+    return user_cache(env, platform) / "weights"
 
 
 def fetched_file(network: str) -> Path | None:

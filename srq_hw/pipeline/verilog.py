@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from srq_hw.backends.handoff.rtl import write_rtl_handoff
 from srq_hw.backends.rtl import oracle, synth
 from srq_hw.backends.rtl.fit import Fitted
 from srq_hw.backends.rtl.generate import RtlDesign, generate
+from srq_hw.cache import user_cache
 from srq_hw.files import write_json
 from srq_hw.graph.ir import Int, IntGraph
 from srq_hw.pipeline.engine import RESULTS, STATE, Step
@@ -165,8 +167,8 @@ def _frames(session: Session, design: RtlDesign) -> Int:
 
 def models_folder(session: Session) -> Path:
     """Where compiled models are kept: SRQ_CACHE, the user's cache folder, or the build's own state."""
-    home = os.environ.get("SRQ_CACHE") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    place = Path(home) / "srq-hw" / "rtl"
+    own = os.environ.get("SRQ_CACHE")
+    place = (Path(own) / "srq-hw" if own else user_cache(os.environ, sys.platform)) / "rtl"
     try:
         place.mkdir(parents=True, exist_ok=True)
         writable = os.access(place, os.W_OK)
@@ -197,7 +199,7 @@ def _synth(session: Session) -> Step:
         found: dict[str, Any] = {"status": "not run", "detail": _why_no_synthesis(session)}
         fitted, resources = session.fitted, session.target.resources
         if not found["detail"] and fitted is not None and resources is not None:
-            figures = oracle.synthesise_design(fitted.design, synth.family_of(resources.part), models_folder(session))
+            figures = synth.synthesise_design(fitted.design, synth.family_of(resources.part), models_folder(session))
             cells = {key: value for key, value in asdict(figures).items() if key not in ("seconds", "cells")}
             found = {"status": "done", "detail": f"Yosys {find_tool('yosys').version}"} | cells
         write_json(scratch / RESULTS / "synth.json", found)

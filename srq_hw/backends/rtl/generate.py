@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,7 +89,7 @@ def generate(
     folding = fold(ready, goal) if folding is None else folding
 
     def stitched(frame: tuple[int, int]) -> Netlist:
-        return stitch(ready, replace(goal, size=frame), folding, name)
+        return stitch(ready, replace(goal, size=frame), folding.resized(size, frame), name)
 
     netlist, latency = with_fifos(stitched, size, folding.cycles, fabric)
     memories = {file: text for instance in netlist.instances for file, text in instance.memories.items()}
@@ -114,3 +116,11 @@ def generate(
         folding=folding,
         fabric=fabric,
     )
+
+
+@contextmanager
+def written_sources(design: RtlDesign) -> Iterator[tuple[Path, ...]]:
+    """The design's Verilog files, for as long as a tool reads them."""
+    with tempfile.TemporaryDirectory(prefix="srq-rtl-") as scratch:
+        design.write(Path(scratch))
+        yield tuple(sorted(Path(scratch).rglob("*.v")))

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from srq_hw.backends.rtl.generate import RtlDesign
+from srq_hw.backends.rtl.generate import RtlDesign, written_sources
 from srq_hw.backends.rtl.netlist import Stream
-from srq_hw.backends.rtl.synth import Figures, synthesise
 from srq_hw.backends.rtl.verilate import Design, Port, Run, Simulator, Stalls, build
 from srq_hw.graph.ir import Int, IntGraph
 from srq_hw.simulate.reference import run as reference
@@ -53,25 +49,11 @@ def port_of(stream: Stream) -> Port:
     return Port(stream.name, stream.lanes, stream.bits, stream.signed)
 
 
-@contextmanager
-def _sources(design: RtlDesign) -> Iterator[tuple[Path, ...]]:
-    """The design's Verilog files, for as long as a tool reads them."""
-    with tempfile.TemporaryDirectory(prefix="srq-rtl-") as scratch:
-        design.write(Path(scratch))
-        yield tuple(sorted(Path(scratch).rglob("*.v")))
-
-
 def compile_design(design: RtlDesign, models: Path, jobs: int = 2) -> Simulator:
     """The design as a compiled model in the folder of models; see `verilate.build`."""
-    with _sources(design) as sources:
+    with written_sources(design) as sources:
         ports = ((port_of(design.input),), (port_of(design.output),))
         return build(Design(design.name, sources, {}, *ports, design.memories, ("frame_error",)), models, jobs)
-
-
-def synthesise_design(design: RtlDesign, family: str, results: Path) -> Figures:
-    """Open synthesis of the whole design; see `synth.synthesise`."""
-    with _sources(design) as sources:
-        return synthesise(design.name, sources, {}, design.memories, results, family)
 
 
 def simulate(design: RtlDesign, graph: IntGraph, images: Int, models: Path, jobs: int = 2) -> RtlResult:

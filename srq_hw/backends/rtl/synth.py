@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from srq_hw.backends.rtl.generate import RtlDesign, written_sources
 from srq_hw.backends.rtl.toolchain import locked
 from srq_hw.errors import InputError, RunError
 from srq_hw.tools import ToolStatus, require_tool
@@ -116,6 +117,12 @@ def synthesise(
     place = _made(top, sources, parameters, memories, folder, family, seconds, flatten)
     took = float((place / "seconds.txt").read_text())
     return figures_of(json.loads((place / "stat.json").read_text()), top, took)
+
+
+def synthesise_design(design: RtlDesign, family: str, results: Path) -> Figures:
+    """Open synthesis of the whole design; see `synthesise`."""
+    with written_sources(design) as sources:
+        return synthesise(design.name, sources, {}, design.memories, results, family)
 
 
 def netlist(

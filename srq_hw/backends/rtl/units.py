@@ -174,11 +174,6 @@ def _by_thresholds(node: Node, out: Stream) -> bool:
     return out.bits <= THRESHOLD_BITS and levels == 1 << out.bits and rises and out.lanes <= THRESHOLD_LANES
 
 
-def _per_channel(node: Node, key: str, channels: int) -> Int | None:
-    values = node.params.get(key)
-    return None if values is None else np.broadcast_to(values, (channels,))
-
-
 def _requant_instance(plan: Plan, node: Node, source: Stream, out: Stream) -> Instance:
     multiplier, shift = node.params["multiplier"], node.params["shift"]
     slope = node.params.get("negative_multiplier")

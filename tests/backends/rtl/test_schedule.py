@@ -12,13 +12,13 @@ from srq_hw.backends.rtl import fifos
 from srq_hw.backends.rtl.demand import demand
 from srq_hw.backends.rtl.emit import top_text
 from srq_hw.backends.rtl.generate import RtlDesign, generate
-from srq_hw.backends.rtl.netlist import Fabric
+from srq_hw.backends.rtl.netlist import Fabric, Netlist
 from srq_hw.backends.rtl.oracle import compile_design, simulate
-from srq_hw.backends.rtl.schedule import RULES, schedule
+from srq_hw.backends.rtl.schedule import RULES, Schedule, schedule
 from srq_hw.backends.rtl.verilate import LIBRARY, Run
 from srq_hw.errors import RunError
 from srq_hw.graph.ir import IntGraph
-from srq_hw.graph.synthetic import edsr_graph
+from srq_hw.graph.synthetic import GraphBuilder, edsr_graph
 
 SIZE = (9, 8)
 
@@ -120,3 +120,27 @@ def test_large_frames_get_the_depths_that_their_own_analysis_gives(fabric: Fabri
     for name, depth in direct.fifos.items():
         assert depth <= extended.fifos[name] <= 1.02 * depth + 16, name
     assert abs(extended.latency - direct.latency) <= 0.01 * direct.latency
+
+
+def test_the_lanes_of_a_deep_image_are_the_same_in_the_narrow_frames(monkeypatch):
+    """An image of more channels than cross a border at once, read by a convolution and by a skip."""
+    build = GraphBuilder(12)
+    acc = build.conv("image", np.ones((12, 12, 3, 3)), np.zeros(12), "conv")
+    one = build.requant(acc, np.array([1]), np.array([4]), 8, True, "act")
+    graph, size = build.finish(build.add(one, "image", "skip"), "deep image"), (20, 160)
+    cycles = size[0] * size[1] * 9
+    direct = generate(graph, size, cycles)
+    seen: set[int] = set()
+    monkeypatch.setattr(fifos, "DIRECT_BEATS", 0)
+    whole = fifos.steady
+
+    def steady(netlist: Netlist, period: int) -> Schedule:
+        seen.add(netlist.input.lanes)
+        return whole(netlist, period)
+
+    monkeypatch.setattr(fifos, "steady", steady)
+    extended = generate(graph, size, cycles)
+    assert seen == {direct.input.lanes} == {extended.input.lanes}
+    assert extended.fifos.keys() == direct.fifos.keys()
+    for name, depth in direct.fifos.items():
+        assert depth <= extended.fifos[name] <= 1.02 * depth + 16, name
