@@ -24,7 +24,7 @@ SETTINGS = {
     ("int-generic", 4, 4, 8): ("W4A4 tail 8", "W4A4, first and last convolutions and upsampler 8 bits (--tail 8)"),
     ("dpu-pow2", 8, 8, None): ("W8A8 pow2", "W8A8, all layers and sums, one power-of-two scale per tensor (dpu-pow2)"),
 }
-METHODS = ("minmax", "percentile", "mse", "dbdc", "pac", "srq")
+METHODS = ("minmax", "percentile", "mse", "psnr", "dbdc", "pac", "srq")
 NOT_RUN = "–"
 
 Setting = tuple[str, int, int, int | None]
