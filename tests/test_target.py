@@ -132,7 +132,8 @@ def test_values_arrive():
     assert (integer.weights.bits.min, integer.weights.bits.max, integer.weights.bits.default) == (2, 8, 8)
     assert integer.requant.multiplier_bits == 16
     assert integer.ops.Requant.activations == ("none", "relu", "prelu")
-    assert integer.ops.names() == ("Conv", "Requant", "Add", "Concat", "DepthToSpace")
+    assert integer.ops.names()[:5] == ("Conv", "Requant", "Add", "Concat", "DepthToSpace")
+    assert integer.ops.limits("Conv").groups is True
     assert integer.ops.limits("DepthToSpace").block_max == 4
     assert integer.ops.limits("Softmax") is None
     assert integer.ops.limits("names") is None
@@ -243,14 +244,14 @@ WRONG = [
         "accumulator.bits 39 times the multiplier exceeds 2^53; allowed: at most 38",
     ),
     (
-        "    Conv: {kernel_max: 15, groups: false}\n",
+        "    Conv: {kernel_max: 17, groups: true}\n",
         "",
         "integer.ops.Conv",
         "missing; expected: a mapping with the keys kernel_max, groups",
     ),
     (
-        "kernel_max: 15",
-        "kernel_max: 15, dilation: 2",
+        "kernel_max: 17",
+        "kernel_max: 17, dilation: 2",
         "integer.ops.Conv.dilation",
         "unknown key; allowed: kernel_max, groups",
     ),

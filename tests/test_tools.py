@@ -13,7 +13,7 @@ import pytest
 
 from srq_hw import __version__, doctor, tools
 from srq_hw.errors import InputError, RunError
-from srq_hw.tools import TOOLS, Tool, ToolStatus, find_tool, require_tool
+from srq_hw.tools import TOOLS, Tool, ToolStatus, find_tool, require_tool, tool_seconds
 
 PACKAGES = [row for row in TOOLS if row.package and not row.program]
 
@@ -227,3 +227,11 @@ def test_versions_leave_out_what_cannot_be_used(nowhere: dict[str, str]):
     assert found["srq-hw"] == __version__
     assert found["torch"] == importlib.metadata.version("torch")
     assert "vivado" not in found
+
+
+def test_the_time_that_a_call_may_take():
+    assert tool_seconds(7.0, {}) == 7.0
+    assert tool_seconds(7.0, {"SRQ_TOOL_SECONDS": "0.5"}) == 0.5
+    for wrong in ("", "ten", "0", "-1", "inf", "nan"):
+        with pytest.raises(InputError, match=r"SRQ_TOOL_SECONDS='.*': wanted a number of seconds above 0"):
+            tool_seconds(7.0, {"SRQ_TOOL_SECONDS": wrong})

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from srq_hw import __version__
-from srq_hw.cli import build, catalogue, measure, train
+from srq_hw.cli import build, catalogue, estimate, measure, train
 from srq_hw.cli.console import fail
 from srq_hw.errors import SrqError
 
@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "build": build.build,
     "check": build.check,
     "simulate": build.simulate,
+    "estimate": estimate.estimate,
     "evaluate": measure.evaluate,
     "compare": measure.compare,
     "search-bits": measure.search_bits,

@@ -65,6 +65,14 @@ def build(
     synth: Annotated[
         bool, typer.Option("--synth", help="Synthesise the Verilog with Yosys (minutes): figures for the report.")
     ] = False,
+    library: Annotated[
+        str,
+        typer.Option(
+            "--library",
+            metavar="finn|srq",
+            help="Units of the FINN design: finn, its own where they are exact RTL, else ours; srq, all ours.",
+        ),
+    ] = "finn",
     stop_after: Annotated[
         str | None,
         typer.Option(
@@ -99,6 +107,7 @@ def build(
         sums=sums,
         rtl_sim=rtl_sim,
         synth=synth,
+        library=library,
     )
     with interruptible(), BuildProgress() as watcher:
         report = run_build(options, watcher)

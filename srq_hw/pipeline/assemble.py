@@ -171,6 +171,7 @@ def _estimate(session: Session) -> dict[str, Any] | None:
     ]
     return {
         "cycles_per_frame": e.cycles_per_frame,
+        "bottleneck": result.bottleneck,
         "fps": e.fps,
         "clock_mhz": e.clock_mhz,
         "fps_requested": result.fps_requested,
@@ -186,6 +187,8 @@ def _estimate(session: Session) -> dict[str, Any] | None:
         "short_of": e.short,
         "corrections": [*corrections, *result.notes],
         "not_counted": list(e.not_counted),
+        "tradeoff": list(result.tradeoff),
+        "libraries": list(result.libraries),
         "nodes": [_node(row) for row in e.nodes],
     }
 

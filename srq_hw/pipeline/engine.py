@@ -38,14 +38,14 @@ class Step:
     """One step. material: JSON-able, everything that decides the result besides the files in ``needs``.
 
     needs, makes: paths below the build folder (files or folders). run(scratch) writes every path of ``makes`` below
-    the scratch folder.
+    the scratch folder; False: what it found may be otherwise next time (a program was too slow), so it runs again then.
     """
 
     name: str
     material: Callable[[], Any]
     needs: tuple[str, ...]
     makes: tuple[str, ...]
-    run: Callable[[Path], None]
+    run: Callable[[Path], bool | None]
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,14 @@ def run_step(step: Step, folder: Path, before: Callable[[], None] = lambda: None
     record_path.unlink(missing_ok=True)
     scratch = _scratch(folder, step.name)
     started = time.monotonic()
-    step.run(scratch)
+    lasting = step.run(scratch) is not False
     seconds = round(time.monotonic() - started, 3)
     for name in step.makes:
         _move(scratch, folder, name, step.name)
     shutil.rmtree(scratch.parent, ignore_errors=True)
-    record = {"key": key, "seconds": seconds, "makes": {name: sha256_path(folder / name) for name in step.makes}}
-    write_text(record_path, json.dumps(record, sort_keys=True, indent=1))
+    if lasting:
+        record = {"key": key, "seconds": seconds, "makes": {name: sha256_path(folder / name) for name in step.makes}}
+        write_text(record_path, json.dumps(record, sort_keys=True, indent=1))
     return StepRecord(step.name, seconds, False, key)
 
 

@@ -26,7 +26,10 @@ def hardware_steps(session: Session) -> list[Step]:
 
 def _finn(session: Session) -> Step:
     def run(scratch: Path) -> None:
-        result = build_finn(session.graph, session.target, session.size, session.options.fps, scratch / "finn")
+        options = session.options
+        result = build_finn(
+            session.graph, session.target, session.size, options.fps, scratch / "finn", library=options.library
+        )
         if not result.built:
             (scratch / "finn").mkdir(exist_ok=True)
             (scratch / "finn" / NOT_RUN).write_text(result.reason + "\n")
@@ -36,6 +39,7 @@ def _finn(session: Session) -> Step:
             "target": session.target.sha256,
             "size": session.size,
             "fps": session.options.fps,
+            "library": session.options.library,
             "finn": _finn_version(),
         }
 

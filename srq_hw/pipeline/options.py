@@ -42,6 +42,7 @@ class BuildOptions:
     sums: int | None = None
     rtl_sim: bool | None = None
     synth: bool = False
+    library: str = "finn"
 
     @property
     def is_file(self) -> bool:
@@ -49,12 +50,12 @@ class BuildOptions:
         return self.model is not None and Path(self.model).suffix.lower() in QONNX_SUFFIXES
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, option: str = "--input-size") -> tuple[int, int]:
     """ "64x96" to (height, width)."""
     match = re.fullmatch(r"\s*(\d{1,6})\s*[xX]\s*(\d{1,6})\s*", text)
     low, high = SIZE_LIMITS
     if not match or not all(low <= int(side) <= high for side in match.groups()):
-        raise InputError(f"--input-size {text!r}: wanted HxW, each side {low} to {high}, for example 64x64")
+        raise InputError(f"{option} {text!r}: wanted HxW, each side {low} to {high}, for example 64x64")
     return int(match.group(1)), int(match.group(2))
 
 

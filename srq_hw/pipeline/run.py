@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from srq_hw.backends.finn.placement import check_library
 from srq_hw.errors import InputError, RunError, SrqError
 from srq_hw.exchange.lower import image_size, lower
 from srq_hw.files import write_json, write_text
@@ -20,6 +21,7 @@ from srq_hw.pipeline.session import Session
 from srq_hw.pipeline.steps import build_steps
 from srq_hw.report.html import write_html
 from srq_hw.report.schema import validate
+from srq_hw.tools import tool_seconds
 
 #: bytes; with less than this left, a failed step failed for want of space
 FULL_DISK = 1 << 18
@@ -45,6 +47,7 @@ def run_build(options: BuildOptions, watcher: Watcher) -> dict[str, Any] | None:
     ("ok": false), not an exception.
     """
     check_fps(options.fps)
+    check_library(options.library)
     session = Session(options)
     _check_inputs(session)
     steps = build_steps(session, watcher.advanced)
@@ -71,6 +74,7 @@ def run_build(options: BuildOptions, watcher: Watcher) -> dict[str, Any] | None:
 
 def _check_inputs(session: Session) -> None:
     """Read everything the user gave before the build folder is touched."""
+    tool_seconds(1)  # is it a time at all
     _ = session.target
     if session.options.is_file:
         check_file_options(session.options, image_size(session.foreign))

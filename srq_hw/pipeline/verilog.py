@@ -14,12 +14,14 @@ from srq_hw.backends.handoff.rtl import write_rtl_handoff
 from srq_hw.backends.rtl import oracle, synth
 from srq_hw.backends.rtl.fit import Fitted
 from srq_hw.backends.rtl.generate import RtlDesign, generate
+from srq_hw.backends.rtl.verilate import SimulationFailed
+from srq_hw.backends.search.search import board_counts
 from srq_hw.cache import user_cache
 from srq_hw.files import write_json
 from srq_hw.graph.ir import Int, IntGraph
 from srq_hw.pipeline.engine import RESULTS, STATE, Step
 from srq_hw.pipeline.session import Session, centre, image_sha256
-from srq_hw.tools import find_tool, require_tool
+from srq_hw.tools import OutOfTime, find_tool, require_tool
 
 #: what a frame may cost in simulation, in cycles x (products + instances): a second or two
 SIMULATION_COST = 8e7
@@ -69,7 +71,7 @@ def _design_json(fitted: Fitted, session: Session) -> dict[str, Any]:
         "input_size": list(design.size),
         "clock_mhz": fitted.clock_mhz,
         "cycles_per_frame": design.cycles,
-        "bottleneck": design.bottleneck,
+        "bottleneck": fitted.point.bottleneck,
         "fps": fitted.fps,
         "fps_requested": asked,
         "fps_met": None if asked is None else fitted.fps >= asked,
@@ -77,10 +79,12 @@ def _design_json(fitted: Fitted, session: Session) -> dict[str, Any]:
         "instances": len(design.netlist.instances),
         "fifos": len(design.fifos),
         "fifo_bits": fifo_bits,
-        "dsp": fitted.demand.dsp,
-        "bram36": fitted.demand.bram36,
-        "uram": fitted.demand.uram,
+        **board_counts(fitted.cost),
         "short_of": fitted.short,
+        "fullest": fitted.point.fullest,
+        "weight_bits_per_cycle": fitted.point.weight_bits,
+        "utilization_max": fitted.search.resources.utilization_max,
+        "tradeoff": [point.row() for point in fitted.search.curve()],
     }
 
 
@@ -103,37 +107,53 @@ def simulated_design(graph: IntGraph, design: RtlDesign) -> RtlDesign:
 
 
 def _oracle(session: Session) -> Step:
-    def run(scratch: Path) -> None:
+    def run(scratch: Path) -> bool:
         row: dict[str, Any] = {"name": "rtl", "elements": 0, "mismatches": 0, "ties": 0}
-        found, reason = None, _why_not(session)
+        found, reason, lasting = None, _why_not(session), True
         fitted = session.fitted
         if reason or fitted is None:
             row |= {"status": "not run", "detail": reason}
         else:
-            design = simulated_design(session.graph, fitted.design)
-            result = oracle.simulate(design, session.graph, _frames(session, design), models_folder(session))
-            found = {
-                "size": list(design.size),
-                "frames": result.frames,
-                "runs": list(result.runs),
-                "cycles_per_frame": result.cycles_per_frame,
-                "ideal_cycles": result.ideal,
-                "first_output": result.first_output,
-            }
-            row |= {
-                "status": "passed" if result.passed else "failed",
-                "elements": result.elements,
-                "mismatches": result.mismatches,
-                "detail": _detail(design, found, session.size)
-                + (f"; first difference: {result.first}" if result.first else ""),
-            }
+            try:
+                found, more = _simulated(session, fitted.design)
+                row |= more
+            except OutOfTime as error:
+                if session.options.rtl_sim:  # asked for by name
+                    raise
+                row |= {"status": "not run", "detail": str(error)}
+                lasting = False
+            except SimulationFailed as error:
+                row |= {"status": "failed", "detail": "; ".join(map(str.strip, str(error).splitlines()))}
+                lasting = False
         write_json(scratch / RESULTS / "oracle_rtl.json", {"oracle": row, "simulation": found})
+        return lasting
 
     def material() -> Any:
         tools = {name: find_tool(name).version for name in TOOLS}
         return _material(session) | {"tile": image_sha256(session.tile), "tools": tools, "why": _why_not(session)}
 
     return Step("oracle_rtl", material, ("graph.json",), (f"{RESULTS}/oracle_rtl.json",), run)
+
+
+def _simulated(session: Session, whole: RtlDesign) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How the simulation went: for the report, and the oracle's verdict."""
+    design = simulated_design(session.graph, whole)
+    result = oracle.simulate(design, session.graph, _frames(session, design), models_folder(session))
+    found = {
+        "size": list(design.size),
+        "frames": result.frames,
+        "runs": list(result.runs),
+        "cycles_per_frame": result.cycles_per_frame,
+        "ideal_cycles": result.ideal,
+        "first_output": result.first_output,
+    }
+    return found, {
+        "status": "passed" if result.passed else "failed",
+        "elements": result.elements,
+        "mismatches": result.mismatches,
+        "detail": _detail(design, found, session.size)
+        + (f"; first difference: {result.first}" if result.first else ""),
+    }
 
 
 def _detail(design: RtlDesign, found: dict[str, Any], size: tuple[int, int]) -> str:
@@ -195,14 +215,20 @@ def write_bundle(session: Session, folder: Path) -> None:
 
 
 def _synth(session: Session) -> Step:
-    def run(scratch: Path) -> None:
+    def run(scratch: Path) -> bool:
         found: dict[str, Any] = {"status": "not run", "detail": _why_no_synthesis(session)}
-        fitted, resources = session.fitted, session.target.resources
+        fitted, resources, lasting = session.fitted, session.target.resources, True
         if not found["detail"] and fitted is not None and resources is not None:
-            figures = synth.synthesise_design(fitted.design, synth.family_of(resources.part), models_folder(session))
-            cells = {key: value for key, value in asdict(figures).items() if key not in ("seconds", "cells")}
-            found = {"status": "done", "detail": f"Yosys {find_tool('yosys').version}"} | cells
+            family = synth.family_of(resources.part)
+            try:
+                figures = synth.synthesise_design(fitted.design, family, models_folder(session))
+            except OutOfTime as error:
+                found["detail"], lasting = str(error), False
+            else:
+                cells = {key: value for key, value in asdict(figures).items() if key not in ("seconds", "cells")}
+                found = {"status": "done", "detail": f"Yosys {find_tool('yosys').version}"} | cells
         write_json(scratch / RESULTS / "synth.json", found)
+        return lasting
 
     def material() -> Any:
         return _material(session) | {"yosys": find_tool("yosys").version, "why": _why_no_synthesis(session)}

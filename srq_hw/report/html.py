@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
 from srq_hw.files import write_text
 from srq_hw.report.axis import real
 from srq_hw.report.pictures import CROP_SIDE, pictures
-from srq_hw.report.plots import clipped_share, clipping_plot, histogram_plot, shorten
+from srq_hw.report.plots import clipped_share, clipping_plot, histogram_plot, shorten, tradeoff_plot
 from srq_hw.report.schema import validate
 
 FOLDER = Path(__file__).resolve().parent
@@ -87,6 +88,8 @@ def render(report: dict[str, Any], out_dir: Path) -> str:
         clipping=clipping_plot(report["quantization"]["layers"]),
         clipped={row["name"]: clipped_share(row) for row in report["quantization"]["layers"]},
         hardware=_hardware(report["estimate"]),
+        boards=RESOURCES,
+        tradeoffs={key: _tradeoff(report[key]) for key in ("estimate", "rtl")},
         ran_seconds=sum(step["seconds"] for step in report["steps"] if not step["cached"]),
     )
     return page.rstrip("\n") + "\n"
@@ -162,7 +165,15 @@ def _hardware(estimate: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "most": most,
         "bottlenecks": [node["name"] for node in by_cycles if node["cycles"] == most],
         "folded": len(nodes) > SLOWEST_SHOWN,
+        "fullest": max(RESOURCES, key=lambda name: estimate["utilization"].get(name) or 0.0),
     }
+
+
+def _tradeoff(design: Mapping[str, Any] | None) -> Markup:
+    """The drawing of the foldings that were looked at; empty where there is no design."""
+    if design is None:
+        return Markup("")
+    return tradeoff_plot(design["tradeoff"], design["fps"], design.get("utilization_max") or 1.0, RESOURCES)
 
 
 def count(value: float | None) -> str:

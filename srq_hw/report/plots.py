@@ -12,12 +12,13 @@ from typing import Any
 from markupsafe import Markup
 
 from srq_hw.report import svg
-from srq_hw.report.axis import Axis, real, value_axis
+from srq_hw.report.axis import Axis, real, round_ticks, value_axis
 
 Row = Mapping[str, Any]
 
 NAMED_LAYERS = 22  # with more layers than this the axis shows numbers instead of names
 HISTOGRAM_BINS = 64
+TRADEOFF_MOST = 1.5  # foldings that need more than this share of a device are not drawn
 
 
 def clipping_plot(rows: Sequence[Row]) -> Markup:
@@ -144,6 +145,53 @@ def histogram_plot(row: Row) -> Markup:
     if left < 0 < right and 0.25 < -left / (right - left) < 0.75:
         parts.append(svg.text(axis(0.0), height - 3, "0", "tick middle"))
     return svg.drawing(width, height, f"Histogram of {row['name']}", "small", parts)
+
+
+def tradeoff_plot(rows: Sequence[Row], fps: float, limit: float, names: Mapping[str, str]) -> Markup:
+    """Share of the device by each resource against frames per second (log scale), slowest folding first.
+
+    rows: `tradeoff` of report.json; those far above the whole device are left out. fps: of the design that was made;
+    limit: what a design may take of each resource. names: resource -> heading. Empty with fewer than two foldings.
+    """
+    near = [row for row in rows if max(row["shares"].values()) <= TRADEOFF_MOST]
+    if len(near) < 2:
+        return Markup("")
+    width, height, left, top, base = 960.0, 380.0, 64.0, 20.0, 320.0
+    rates = [math.log10(value) for value in (fps, near[0]["fps"], near[-1]["fps"])]
+    across = Axis(min(rates), max(rates), left + 16, width - 90)
+    most = max(1.0, *(max(row["shares"].values()) for row in near))
+    up = Axis(0.0, most, base, top)
+    parts = []
+    for value in round_ticks(0.0, most):
+        parts.append(svg.line(left, up(value), width - 80, up(value), "grid"))
+        parts.append(svg.text(left - 8, up(value) + 4, f"{100 * value:.0f} %", "tick end"))
+    parts.append(svg.line(left, up(limit), width - 80, up(limit), "zero"))
+    for exponent in range(math.floor(across.low), math.ceil(across.high) + 1):
+        for digit in (1, 2, 5):
+            value = digit * 10.0**exponent
+            if across.low <= math.log10(value) <= across.high:
+                parts.append(svg.text(across(math.log10(value)), base + 18, f"{value:g}", "tick middle"))
+    here = across(rates[0])
+    parts += [svg.line(here, top, here, base, "chosen"), svg.text(here, top - 6, "this design", "tick middle")]
+    ends: list[float] = []
+    for key, name in names.items():
+        if not any(row["shares"][key] for row in near):
+            continue
+        points = [(across(math.log10(row["fps"])), up(row["shares"][key])) for row in near]
+        parts.append(svg.polyline(points, f"trade {key}"))
+        y = points[-1][1]
+        while any(abs(y - other) < 14 for other in ends):  # names do not cover one another
+            y -= 14
+        ends.append(y)
+        parts.append(svg.text(width - 84, y + 4, name, f"tick trade-{key}"))
+        for (x, dot), row in zip(points, near, strict=True):
+            about = f"{real(row['fps'])} frames/s: {name} {100 * row['shares'][key]:.1f} %, slowest {row['bottleneck']}"
+            mark = Markup('<circle cx="{}" cy="{}" r="3.5" class="dot {}"><title>{}</title></circle>')
+            parts.append(mark.format(x, dot, key, about))
+    parts.append(
+        svg.text(left, height - 8, "frames per second, log scale; the dark line: what a design may take", "tick")
+    )
+    return svg.drawing(width, height, "Share of the device against frames per second", "wide", parts)
 
 
 def shorten(text: str, limit: int) -> str:

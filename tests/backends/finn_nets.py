@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from srq_hw.graph.ir import IntGraph, Node
 from srq_hw.graph.synthetic import GraphBuilder, random_requant
+from srq_hw.graph.taps import filter_taps
 
 
 class Net:
@@ -83,6 +86,52 @@ def zoo(seed: int = 1) -> IntGraph:
     y = net.halved_add(b.depth_to_space(forked, 2, "inner_dcr", "DCR"), y, "met", bits=4)
     y = net.quantized(y, 12, "last", bits=8, signed=False, rounding="half_up")
     return b.finish(b.depth_to_space(y, 2, "shuffle"), "zoo")
+
+
+def misfits(seed: int = 3) -> IntGraph:
+    """What FINN has no RTL for: a zero point inside, groups, depthwise, 3-bit activations, a slice, x + x, an Add of
+    other scales, a sum that two nodes read, a falling slope, nine bits, nearest and bicubic upsampling, and sums of a
+    17x17 kernel that float32 does not hold.
+    """
+    net = Net(seed)
+    b = net.build
+
+    def grouped(source: str, out: int, name: str, groups: int, zero_point: int = 0) -> str:
+        channels = b.tensors[source].channels // groups
+        acc = b.conv(
+            source, net.rng.integers(-7, 8, (out, channels, 3, 3)), net.rng.integers(-99, 99, out), name, groups
+        )
+        multiplier, shift = random_requant(net.rng, 600 * channels, 8, out)
+        made = b.requant(acc, multiplier, shift, 8, zero_point > 0, f"{name}_q")
+        if zero_point:
+            node, tensor = b.nodes[-1], b.tensors[made]
+            b.nodes[-1] = replace(node, attrs={**node.attrs, "zero_point": zero_point})
+            b.tensors[made] = replace(tensor, zero_point=zero_point)
+        return made
+
+    head = net.quantized("image", 8, "head")
+    shifted = grouped(head, 8, "grouped", 2, zero_point=5)
+    y = net.quantized(grouped(shifted, 8, "depthwise", 8), 8, "dense")
+    y = net.halved_add(y, y, "doubled")
+    part = b.add_node(Node("Slice", "part", (y,), "part", {"start": 2, "stop": 6}), 4, 8, True, 1)
+    few = net.quantized(part, 8, "few", bits=3, signed=False)
+    low = net.quantized(few, 8, "low")
+    total = b.add(low, head, "weighted", (3, 2))
+    falls = b.requant(total, np.array([3]), np.array([4]), 8, True, "falls", "half_up", np.array([-1]))
+    raised = b.requant(total, np.array([1]), np.array([1]), 9, True, "nine")
+    y = b.requant(b.add(falls, raised, "met"), np.array([1]), np.array([2]), 8, True, "met_q")
+    acc = b.conv(y, np.full((12, 8, 17, 17), 117), net.rng.integers(-9000, 9000, 12), "huge")
+    y = b.requant(acc, np.arange(20001, 20013), np.full(12, 33), 8, False, "huge_q")
+    y = b.depth_to_space(y, 2, "shuffle")
+    near = b.add_node(Node("ResizeNearest", "near", ("image",), "near", {"factor": 2}), 3, 8, False, 2)
+    taps, denominator = filter_taps("bicubic", 2)
+    smooth = Node(
+        "ResizeFilter", "smooth", ("image",), "smooth", {"factor": 2, "denominator": denominator}, {"taps": taps}
+    )
+    smooth_q = b.requant(b.add_node(smooth, 3, 32, True, 2), np.array([1]), np.array([14]), 8, False, "smooth_q")
+    near = b.requant(b.add(near, smooth_q, "skip"), np.array([1]), np.array([1]), 8, False, "skip_q")
+    y = b.requant(b.add(y, near, "sum"), np.array([1]), np.array([1]), 8, False, "sum_q")
+    return b.finish(y, "misfits")
 
 
 def tied_pow2() -> IntGraph:

@@ -1,4 +1,4 @@
-"""The graph handed to FINN: exact thresholds, exact types, the same integers in qonnx, and plain refusals."""
+"""The graph handed to FINN: exact thresholds, exact types, whose each node is and why, a stream for every reader."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from finn_nets import Net, tied_pow2, zoo
 from hypothesis import given
 from hypothesis import strategies as st
-from qonnx.core.onnx_exec import execute_onnx
 
 from srq_hw.backends.finn.build import build_finn, device_of
 from srq_hw.backends.finn.emit import emit
+from srq_hw.backends.finn.placement import check_library
 from srq_hw.backends.finn.prepare import prepare
-from srq_hw.backends.finn.thresholds import offset_thresholds, requant_thresholds, threshold_type
+from srq_hw.backends.finn.thresholds import requant_thresholds, threshold_type
 from srq_hw.errors import InputError
 from srq_hw.fixedpoint import ROUNDINGS, int_range, requantize
 from srq_hw.graph.ir import IntGraph, Node
@@ -80,34 +80,62 @@ def test_thresholds_invert_the_requant_for_every_input(
         np.testing.assert_array_equal(got, wanted)
 
 
-def test_thresholds_of_the_recentred_image() -> None:
-    offset = np.array([-114, 0, 20])
-    reach = Bounds(np.zeros(3, np.int64), np.full(3, 255))
-    matrix = offset_thresholds(offset, reach, int_range(10, True))
-    kind = threshold_type(matrix, "UINT8")
-    assert kind == "UINT9"  # the level behind the last one needs 256
-    x = np.arange(256)
+@given(requants(), st.booleans())
+def test_no_threshold_of_an_unsigned_input_is_negative(
+    case: tuple[Node, Bounds, tuple[int, int], np.ndarray], wide: bool
+) -> None:
+    """FINN's RTL compares with the input's sign: a threshold below 0 would be a huge one."""
+    node, reach, out_range, _ = case
+    unsigned = Bounds(np.abs(reach.lo) * 0, np.abs(reach.hi) + wide * 500)
+    matrix = requant_thresholds(node, unsigned, out_range, None)
+    kind = threshold_type(matrix, "UINT11")
+    assert matrix.min() >= 0 and kind.startswith("UINT")
     for channel in range(3):
-        np.testing.assert_array_equal(-512 + rtl_compare(x, matrix[channel], kind, "UINT8"), x + offset[channel])
+        x = np.arange(unsigned.hi[channel] + 1)
+        params = {key: values[channel] for key, values in node.params.items()}
+        wanted = requantize(
+            x,
+            params["multiplier"],
+            params["shift"],
+            node.str_attr("rounding"),
+            node.int_attr("lo"),
+            node.int_attr("hi"),
+            negative_multiplier=params.get("negative_multiplier"),
+        )
+        np.testing.assert_array_equal(out_range[0] + rtl_compare(x, matrix[channel], kind, "UINT11"), wanted)
 
 
-@pytest.mark.parametrize("graph", [zoo(), tied_pow2(), edsr_graph(4, 1, mean_shift=True, weight_bits=3, act_bits=3)])
-def test_qonnx_runs_the_emitted_graph_to_the_same_integers(graph: IntGraph) -> None:
-    size = (7, 6)
-    image = np.random.default_rng(3).integers(0, 256, (*size, 3))
+def test_ties_move_the_threshold_by_one() -> None:
+    """acc / 4 at 2, 6, 10: half to even rounds 2 down and 6 up, half up rounds both up."""
+    reach = Bounds(np.array([0]), np.array([12]))
+    found = {}
+    for rounding in ("half_even", "half_up"):
+        attrs = {"rounding": rounding, "lo": 0, "hi": 3, "zero_point": 0}
+        node = Node("Requant", "q", ("a",), "q", attrs, {"multiplier": np.array([1]), "shift": np.array([2])})
+        found[rounding] = requant_thresholds(node, reach, (0, 3), None)[0].tolist()
+    assert found == {"half_even": [3, 6, 11], "half_up": [2, 6, 10]}
+
+
+def computed(graph: IntGraph, image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The last Requant of a graph by its emitted thresholds from the reference's sums, and as the reference has it."""
     model = emit(prepare(graph), size)
-    found = execute_onnx(model, {graph.input: image[None].astype(np.float32)})[graph.output]
-    np.testing.assert_array_equal(found.astype(np.int64), run(graph, image))
-    np.testing.assert_array_equal(found, np.round(found))
+    node = next(node for node in model.graph.node if node.op_type == "Thresholding" and graph.output in node.output)
+    matrix = model.get_initializer(node.input[1]).astype(np.int64)
+    start = next(item.i for item in node.attribute if item.name == "ActVal")
+    values, maker = trace(graph, image), graph.producer(node.input[0])
+    assert maker is not None
+    sums = values[maker.output] - maker.params["bias"]  # the matrix unit has none
+    return start + (sums[..., None] >= matrix).sum(-1), values[graph.output]
 
 
 def test_every_type_is_set_and_an_accumulator_holds_a_product() -> None:
     graph = edsr_graph(4, 1, mean_shift=True)
     model = emit(prepare(graph), (4, 4))
     for name in model.get_all_tensor_names():
-        if not name.endswith("_shape"):
-            assert re.fullmatch(r"U?INT\d+", model.get_tensor_datatype(name).name), name
-    for node in model.get_nodes_by_op_type("MatMul"):
+        assert re.fullmatch(r"U?INT\d+", model.get_tensor_datatype(name).name), name
+        assert model.get_tensor_shape(name) is not None, name
+    assert len(model.get_nodes_by_op_type("MVAU")) == 6
+    for node in model.get_nodes_by_op_type("MVAU"):
         weights, source = model.get_tensor_datatype(node.input[1]), model.get_tensor_datatype(node.input[0])
         product = weights.bitwidth() + source.bitwidth() - source.signed()
         assert model.get_tensor_datatype(node.output[0]).bitwidth() >= product
@@ -192,24 +220,74 @@ def _doubled() -> IntGraph:
 
 
 @pytest.mark.parametrize(
-    ("graph", "words"),
+    ("graph", "node", "words"),
     [
-        (_grouped(), ["depthwise", "3 groups", "dense"]),
-        (_zero_point(), ["image", "zero point 3", "symmetrically"]),
-        (_raw_sum(), ["left", "total", "Put a quantizer"]),
-        (_weighted_add(), ["total", "(1, 2)", "equal_scales"]),
-        (_resize(), ["bigger", "ResizeNearest", "PixelShuffle"]),
-        (_filter(), ["bigger", "ResizeFilter", "on the host"]),
-        (_slice(), ["part", "Slice", "channels 1 to 3"]),
-        (_falls(), ["fall", "Requant", "a negative slope"]),
-        (_doubled(), ["doubled", "first_q", "itself"]),
+        (_grouped(), "depthwise", "3 groups: FINN's RTL matrix unit is dense"),
+        (_zero_point(), "first", "a zero point of 3"),
+        (_raw_sum(), "left", "its sum goes to total"),
+        (_weighted_add(), "total", "FINN adds streams in HLS"),
+        (_resize(), "bigger", "repeats pixels in HLS"),
+        (_filter(), "bigger", "no upsampling by a filter"),
+        (_slice(), "part", "splits channels in HLS"),
+        (_falls(), "fall", "a negative slope"),
+        (_falls(), "c", "its Requant fall is ours"),
+        (_doubled(), "doubled", "FINN adds streams"),
+        (edsr_graph(4, 1, act_bits=3), "block0_conv1", "3-bit activations"),
     ],
 )
-def test_what_finn_cannot_take_is_refused_by_name(graph: IntGraph, words: list[str]) -> None:
-    with pytest.raises(InputError) as caught:
-        emit(prepare(graph), (4, 4))
-    for word in words:
-        assert word in str(caught.value)
+def test_what_finn_has_no_rtl_for_is_ours_and_says_why(graph: IntGraph, node: str, words: str) -> None:
+    places = prepare(graph).places
+    assert places[node].library == "srq" and words in places[node].reason
+    ops = {item.name: item.op_type for item in emit(prepare(graph), (4, 4)).graph.node}
+    assert ops[node].startswith("Srq")
+    others = [name for name, place in places.items() if place.library == "finn"]
+    assert all(ops[name] in ("MVAU", "Thresholding") for name in others)
+
+
+def test_each_library_takes_what_it_can() -> None:
+    graph = zoo()
+    places = prepare(graph).places
+    assert list(places) == [node.name for node in prepare(graph).graph.nodes]
+    finns = {place.op for place in places.values() if place.library == "finn"}
+    assert finns == {"Conv", "Requant"}
+    assert all(bool(place.reason) == (place.library == "srq") for place in places.values())
+    ours = emit(prepare(graph, "srq"), (4, 4))
+    assert all(node.op_type.startswith("Srq") for node in ours.graph.node)
+    with pytest.raises(InputError, match=r"--library 'fin': wanted finn or srq"):
+        check_library("fin")
+
+
+def test_a_weight_that_a_small_dsp_leaves_out_is_ours() -> None:
+    net = Net(0)
+    acc = net.build.conv("image", np.array([[[[-128]], [[3]], [[5]]]]), np.zeros(1, np.int64), "c")
+    graph = net.build.finish(net.build.requant(acc, np.array([1]), np.array([9]), 8, True, "q"), "g")
+    assert prepare(graph, dsp="DSP48E2").places["c"].library == "finn"
+    assert "-128" in prepare(graph, dsp="DSP48E1").places["c"].reason
+
+
+def test_many_levels_are_ours() -> None:
+    net = Net(0)
+    graph = net.build.finish(net.quantized("image", 3, "wide", bits=9), "g")
+    assert "511 thresholds" in prepare(graph).places["wide_q"].reason
+
+
+def test_what_neither_library_can_do_is_refused() -> None:
+    graph = tied_pow2()
+    tensors = {**graph.tensors, "image": replace(graph.tensors["image"], zero_point=300)}
+    with pytest.raises(InputError, match=r"input image: zero point 300; wanted 0 to 255"):
+        prepare(graph.with_nodes(graph.nodes, tensors))
+
+
+def test_every_reader_has_a_stream_of_its_own() -> None:
+    net = Net(0)
+    y = net.quantized("image", 3, "first")
+    graph = net.build.finish(net.halved_add(y, y, "doubled"), "doubled")
+    model = emit(prepare(graph), (4, 4))
+    fork = next(node for node in model.graph.node if node.op_type == "SrqDuplicate")
+    total = next(node for node in model.graph.node if node.op_type == "SrqAdd")
+    assert list(fork.input) == ["first_q"] and list(total.input) == list(fork.output)
+    for name in model.get_all_tensor_names():
+        assert len(model.find_consumers(name) or []) <= 1, name
 
 
 def _huge(shift: int) -> IntGraph:
@@ -219,9 +297,10 @@ def _huge(shift: int) -> IntGraph:
     return net.build.finish(net.build.requant(acc, np.array([12]), np.array([shift]), 8, False, "huge_q"), "huge")
 
 
-def test_a_threshold_that_float32_cannot_hold_is_refused() -> None:
-    with pytest.raises(InputError, match=r"huge_q_thresholds.*float32"):
-        emit(prepare(_huge(20)), (2, 2))
+def test_a_threshold_that_float32_cannot_hold_is_ours() -> None:
+    places = prepare(_huge(20)).places
+    assert "float32" in places["huge_q"].reason and places["huge"].library == "srq"
+    assert prepare(_huge(30)).places["huge_q"].library == "finn"
 
 
 def test_a_level_out_of_reach_never_needs_more_than_float32_holds() -> None:
@@ -255,8 +334,6 @@ def test_a_clipped_relu_is_its_thresholds() -> None:
     build.nodes[-1] = node
     graph = build.finish(made, "clipped")
     image = np.stack([np.arange(256), np.arange(256)[::-1]], -1).reshape(16, 16, 2)
-    model = emit(prepare(graph), (16, 16))
-    out = execute_onnx(model, {"image": image[None].astype(np.float32)})[graph.output]
-    wanted = run(graph, image)
-    np.testing.assert_array_equal(out, wanted)
+    found, wanted = computed(graph, image, (16, 16))
+    np.testing.assert_array_equal(found, wanted)
     assert wanted.max() == 37

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import srq_hw
 from srq_hw.backends.finn.build import FinnResult
-from srq_hw.backends.handoff import verify_manifest, write_handoff
+from srq_hw.backends.finn.placement import Place
+from srq_hw.backends.handoff import continue_build, verify_manifest, write_handoff
 from srq_hw.backends.handoff.manifest import write_manifest
 from srq_hw.backends.handoff.vectors import Stream, from_hex, stream_of, to_hex
+from srq_hw.backends.handoff.verification import NODES, PYTHON, SETTINGS, STITCHED, verify_steps
+from srq_hw.backends.rtl.verilate import LIBRARY
 from srq_hw.errors import InputError
-from srq_hw.graph.synthetic import edsr_graph
+from srq_hw.graph.ir import IntGraph
+from srq_hw.graph.synthetic import GraphBuilder, edsr_graph
 from srq_hw.target import load_target
 
 
@@ -75,3 +81,88 @@ def test_no_bundle_without_a_build(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="finn is not installed"):
         write_handoff(result, edsr_graph(4, 1), load_target("zcu104"), np.zeros((4, 4, 3), int), tmp_path / "handoff")
     assert not (tmp_path / "handoff").exists()
+
+
+# --- what FINN verifies in a continued build -----------------------------------------------------------------------
+
+
+def placed(graph: IntGraph, size: tuple[int, int] = (8, 8), library: str = "finn") -> FinnResult:
+    """A result that says who computes the nodes; nothing was built."""
+    places = tuple(Place(node.name, node.op, library) for node in graph.nodes)  # type: ignore[arg-type]
+    return FinnResult("built", size=size, places=places)
+
+
+def test_tolerances_are_zero() -> None:
+    assert {key: value for key, value in SETTINGS.items() if key.startswith("verification_")} == {
+        f"verification_{mean}{kind}": 0.0 for mean in ("", "mean_") for kind in ("atol", "rtol")
+    }
+
+
+def test_small_designs_are_verified_in_python() -> None:
+    graph = edsr_graph(16, 2)
+    assert verify_steps(placed(graph), graph) == ((PYTHON, STITCHED), "")
+    steps, why = verify_steps(placed(graph, (1080, 1920)), graph)
+    assert steps == (STITCHED,) and "1080 x 1920" in why
+
+
+@pytest.mark.parametrize(("weight", "exact"), [(127, True), (128, False)])
+def test_sums_that_float32_rounds_are_left_to_the_design(weight: int, exact: bool) -> None:
+    """1,032 products of 8 bits: 1032 * 127 * 128 is below 2**24, with 128 above it. Ours execute on integers."""
+    build = GraphBuilder(1032, 8, True)
+    build.conv("image", np.full((1, 1032, 1, 1), -weight), np.zeros(1, int), "sum")
+    graph = build.finish("sum", "g")
+    steps, why = verify_steps(placed(graph), graph)
+    assert (PYTHON in steps, "sum" in why) == (exact, not exact)
+    assert verify_steps(placed(graph, library="srq"), graph)[0] == (PYTHON, STITCHED)
+
+
+def test_what_finn_verified_is_read_from_its_files(tmp_path: Path) -> None:
+    """FINN notes a difference in a file's name and goes on."""
+    folder = tmp_path / "verification_output"
+    folder.mkdir()
+    problems = continue_build.verification_problems
+    assert problems(tmp_path, []) == []
+    assert problems(tmp_path, [NODES]) == [f"{NODES}: did not run"]
+    (folder / f"verify_{NODES}_0_nodewise.txt").write_text("")
+    assert problems(tmp_path, [NODES]) == [f"{NODES}: did not run"]
+    (folder / f"verify_{NODES}_0_SUCCESS.npy").write_text("")
+    (folder / f"verify_{STITCHED}_0_FAIL.npy").write_text("")
+    (wrong,) = problems(tmp_path, [NODES, STITCHED])
+    assert wrong.startswith(f"{STITCHED}: the output is not golden/output.npy")
+    (folder / f"verify_{NODES}_1_FAIL.npy").write_text("")
+    assert len(problems(tmp_path, [NODES, STITCHED])) == 2
+
+
+def test_versions_are_those_of_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build = {"finn_plus": "1.6.1", "srq_hw": srq_hw.__version__}
+    build["srq_rtl_sha256"] = continue_build.library_digest(LIBRARY)
+    monkeypatch.setattr(continue_build, "version", lambda name: "1.6.1")
+    assert continue_build.version_problems(build) == []
+    assert "needs 1.7.0" in continue_build.version_problems(build | {"finn_plus": "1.7.0"})[0]
+    assert "this bundle needs 9.9" in continue_build.version_problems(build | {"srq_hw": "9.9"})[0]
+    (changed,) = continue_build.version_problems(build | {"srq_rtl_sha256": "0" * 64})
+    assert "Verilog of the installed srq-hw is not that" in changed
+    monkeypatch.setattr(continue_build, "find_spec", lambda name: None)
+    assert "srq-hw is not installed" in continue_build.version_problems(build)[0]
+
+    def missing(name: str) -> str:
+        raise continue_build.PackageNotFoundError(name)
+
+    monkeypatch.setattr(continue_build, "version", missing)
+    assert "finn-plus 1.6.1" in continue_build.version_problems(build)[0]
+
+
+def test_a_digest_is_of_names_and_contents(tmp_path: Path) -> None:
+    (tmp_path / "a.v").write_text("x")
+    first = continue_build.library_digest(tmp_path)
+    (tmp_path / "a.v").rename(tmp_path / "b.v")
+    second = continue_build.library_digest(tmp_path)
+    (tmp_path / "b.v").write_text("y")
+    assert len({first, second, continue_build.library_digest(tmp_path)}) == 3
+
+
+def test_verifications_are_asked_for_by_name() -> None:
+    assert continue_build._verifications("none") == []
+    assert continue_build._verifications("nodes,stitched") == [NODES, STITCHED]
+    with pytest.raises(argparse.ArgumentTypeError, match="'cppsim'; allowed: none, or of python, nodes, stitched"):
+        continue_build._verifications("python,cppsim")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from srq_hw.backends.rtl import oracle, verilate
+from srq_hw.backends.rtl.verilate import LIBRARY, Design, Simulator
 from srq_hw.tools import find_tool
 
 from .conftest import SMALL, Done
@@ -68,6 +72,61 @@ def test_without_verilator_the_gate_is_not_run_and_says_how_to_get_it(srq: Srq, 
 def test_a_simulation_asked_for_by_name_needs_verilator(srq: Srq, copy: Path, monkeypatch):
     monkeypatch.setenv("SRQ_VERILATOR", str(copy / "nowhere"))
     srq(*SMALL, "--rtl-sim", "--out", copy).refused("verilator", "nowhere")
+
+
+@pytest.fixture
+def again(copy: Path) -> Path:
+    """A copy of the build whose simulation runs anew."""
+    for name in ("verilator", "g++"):
+        if not find_tool(name).usable:
+            pytest.skip(f"{name}: {find_tool(name).problem}")
+    (copy / ".srq/steps/oracle_rtl.json").unlink()
+    return copy
+
+
+def test_a_tool_beyond_its_time_limit_has_not_run_and_runs_again_next_time(srq: Srq, again: Path, monkeypatch):
+    monkeypatch.setenv("SRQ_CACHE", str(again.with_name("cache")))  # nothing made yet
+    monkeypatch.setenv("SRQ_TOOL_SECONDS", "0.01")
+    for _ in range(2):
+        assert srq(*SMALL, "--synth", "--out", again).code == 0
+        status, detail = gate(again)
+        assert status == "not run"
+        assert "not finished after 0.01 s" in detail and "SRQ_TOOL_SECONDS allows more" in detail
+        synthesis = data(again)["rtl"]["synthesis"]
+        if find_tool("yosys").usable:
+            assert synthesis["status"] == "not run" and "not finished after 0.01 s" in synthesis["detail"]
+        log = (again / "log.txt").read_text()
+        assert re.search(r"^oracle_rtl +ran ", log, re.MULTILINE) and re.search(r"^synth +ran ", log, re.MULTILINE)
+    srq(*SMALL, "--synth", "--rtl-sim", "--out", again).refused("not finished after 0.01 s", code=1)
+
+
+def test_a_time_limit_that_is_none_is_refused(srq: Srq, here: Path, monkeypatch):
+    monkeypatch.setenv("SRQ_TOOL_SECONDS", "soon")
+    srq(*SMALL, "--out", here / "soon").refused("SRQ_TOOL_SECONDS='soon'", "seconds above 0")
+    assert not (here / "soon").exists()
+
+
+def test_a_design_that_hangs_is_a_failed_gate_with_its_last_transfers(
+    srq: Srq, again: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its last register slice takes nothing: the image goes in until all the line buffers are full."""
+
+    def hanging(design: Design, models: Path, jobs: int) -> Simulator:
+        changed = tmp_path / "srq_skid.v"
+        text = (LIBRARY / "srq_skid.v").read_text()
+        assert text.count("s_tready <= !spare_full_next;") == 1
+        changed.write_text(text.replace("s_tready <= !spare_full_next;", "s_tready <= 1'b0;"))
+        sources = tuple(changed if path.name == changed.name else path for path in design.sources)
+        return verilate.build(replace(design, sources=sources), models, jobs)
+
+    monkeypatch.setattr(oracle, "build", hanging)
+    monkeypatch.setattr(verilate, "IDLE_CYCLES", 100)
+    assert srq(*SMALL, "--out", again).code == 1
+    status, detail = gate(again)
+    assert status == "failed" and "hang: no beat on any stream for" in detail
+    assert re.search(r"; input s: \d+ of 768 beats, last at cycle \d+; .*; output m: 0 of 3072 beats, none", detail)
+    assert data(again)["ok"] is False and data(again)["rtl"]["simulation"] is None
+    assert "hang: no beat" in (again / "report.html").read_text()
 
 
 def test_a_target_without_an_fpga_has_no_verilog(srq: Srq, here: Path):

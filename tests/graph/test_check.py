@@ -15,7 +15,7 @@ from srq_hw.graph.ir import IntGraph, Node, Tensor
 from srq_hw.graph.synthetic import GraphBuilder, edsr_graph
 from srq_hw.simulate import reference
 from srq_hw.target import list_targets, load_target
-from tests.quantize.nets import pow2_target, target
+from tests.quantize.nets import plain_target, pow2_target, target
 from tests.support.graph_strategies import graphs, random_image
 
 
@@ -77,12 +77,12 @@ def grouped() -> IntGraph:
 
 Z = target()
 RULES: dict[str, tuple[Callable[[IntGraph], IntGraph], object, str, str]] = {
-    "resize": (lambda g: resized(), Z, "enlarge", "integer.ops"),
+    "resize": (lambda g: resized(), plain_target(), "enlarge", "integer.ops"),
     "weight too wide": (lambda g: grown(g, "tail", "weight", 128), Z, "tail", "integer.weights.bits"),
     "weight not narrow": (lambda g: grown(g, "tail", "weight", -128), Z, "tail", "integer.weights.bits"),
     "bias": (lambda g: grown(g, "tail", "bias", 1 << 20), target(**{"bias.bits": 16}), "tail", "integer.bias.bits"),
     "kernel": (lambda g: g, target(**{"ops.Conv.kernel_max": 1}), "head", "integer.ops.Conv.kernel_max"),
-    "groups": (lambda g: grouped(), Z, "depthwise", "integer.ops.Conv.groups"),
+    "groups": (lambda g: grouped(), plain_target(), "depthwise", "integer.ops.Conv.groups"),
     "rounding": (lambda g: changed(g, "tail_q", rounding="half_up"), Z, "tail_q", "integer.requant.rounding"),
     "multiplier": (lambda g: grown(g, "tail_q", "multiplier", 1 << 16), Z, "tail_q", "integer.requant (dyadic)"),
     "slope multiplier": (lambda g: slope(g, 1 << 16), Z, "block0_conv1_q", "integer.requant (dyadic)"),

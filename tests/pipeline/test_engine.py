@@ -57,6 +57,18 @@ def record(toy: Toy) -> Path:
     return toy.folder / STATE / "steps" / "toy.json"
 
 
+def test_what_may_be_otherwise_next_time_runs_again(toy: Toy):
+    def passing() -> Step:
+        step = toy.step()
+        return replace(step, run=lambda scratch: step.run(scratch) is None and len(toy.runs) > 3)
+
+    toy.setting = "b"
+    for again in (False, False, False, True):
+        assert run_step(passing(), toy.folder).cached is again
+        assert (toy.folder / "out.txt").read_text() == "b 1"
+    assert len(toy.runs) == 4
+
+
 def test_nothing_changed_is_skipped_and_keeps_its_record(toy: Toy):
     before = record(toy).read_bytes()
     first = run_step(toy.step(), toy.folder)

@@ -67,6 +67,13 @@ def target(base: str = "zcu104", **changes: object) -> Target:
     return Target.model_validate(data)
 
 
+def plain_target() -> Target:
+    """Dense convolutions, sums, concatenations and shuffles only."""
+    ops = target(**{"ops.Conv.groups": False}).integer.ops.model_dump(exclude_none=True)
+    kept = {op: limits for op, limits in ops.items() if op not in ("Slice", "ResizeNearest", "ResizeFilter")}
+    return target(ops=kept)
+
+
 def pow2_target(rounding: str = "half_even") -> Target:
     return target(**{"requant.kind": "pow2", "requant.multiplier_bits": None, "requant.rounding": rounding})
 

@@ -31,7 +31,19 @@ from srq_hw.quantize.freeze import Frozen, freeze, load_frozen, quant_net, run_f
 from srq_hw.quantize.plan import make_plan
 from srq_hw.simulate import fast, reference
 from srq_hw.target import Target
-from tests.quantize.nets import COMPARED, HEIGHT, WIDTH, Forward, conv, image, network, prelu, recipe, target
+from tests.quantize.nets import (
+    COMPARED,
+    HEIGHT,
+    WIDTH,
+    Forward,
+    conv,
+    image,
+    network,
+    plain_target,
+    prelu,
+    recipe,
+    target,
+)
 from tests.quantize.test_freeze import assert_equal, frozen_net
 
 
@@ -298,14 +310,14 @@ def test_the_limit_is_in_the_requant() -> None:
 
 def test_groups_are_dense_where_the_target_has_none() -> None:
     net = normalize(network(grouped()))
-    dense = dense_groups(net, target())
+    dense = dense_groups(net, plain_target())
     assert {layer.groups for layer in dense.layers if layer.op == "conv"} == {1}
     x = torch.rand(1, 3, 8, 9, dtype=torch.float64) * 255
     torch.testing.assert_close(evaluate(dense, x, dtype=torch.float64), evaluate(net, x, dtype=torch.float64))
     assert dense_groups(net, generic()) is net
     groups = {node.name: node.attrs["groups"] for node in assert_chain("grouped", generic()).nodes if node.op == "Conv"}
     assert sorted(groups.values()) == [1, 4, 4, 8]
-    assert {node.attrs["groups"] for node in assert_chain("grouped", target()).nodes if node.op == "Conv"} == {1}
+    assert {node.attrs["groups"] for node in assert_chain("grouped", plain_target()).nodes if node.op == "Conv"} == {1}
 
 
 def test_negative_slopes_are_split_where_the_target_has_none() -> None:
@@ -333,7 +345,7 @@ def test_a_negative_slope_that_cannot_be_split_is_refused() -> None:
 
 def test_an_operation_the_target_lacks_is_named() -> None:
     for name, op in (("slices", "Slice"), ("bicubic x2", "ResizeFilter"), ("nearest x2", "ResizeNearest")):
-        found = [str(item) for item in legality(built(name, target())[2], target())]
+        found = [str(item) for item in legality(built(name, plain_target())[2], plain_target())]
         assert any(f"integer.ops: {op}; allowed: Conv, Requant" in text for text in found), found
 
 

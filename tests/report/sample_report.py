@@ -108,6 +108,7 @@ def estimate(blocks: int) -> dict[str, Any]:
     cycles = max(node["cycles"] for node in table)
     return {
         "cycles_per_frame": cycles,
+        "bottleneck": "block3_conv2",
         "fps": 200e6 / cycles,
         "clock_mhz": 200.0,
         "fps_requested": 60.0,
@@ -122,8 +123,16 @@ def estimate(blocks: int) -> dict[str, Any]:
             "DSP of 11 MVAU_rtl: FINN 66, here 132: an 8-bit unit packs two products into a slice, not four"
         ],
         "not_counted": ["DMA and AXI interconnect of the shell"],
+        "tradeoff": tradeoff(),
+        "libraries": [library("finn", 41_210), library("srq", 19_870)],
         "nodes": table,
     }
+
+
+def library(name: str, lut: int) -> dict[str, Any]:
+    """One row of what both libraries take."""
+    figures = {"lut": lut, "ff": 27_430, "dsp": 61, "bram36": 47.5, "uram": 3}
+    return {"library": name, "made": name == "finn", "fps": 60.28, "bottleneck": "tail", "fits": True, **figures}
 
 
 def write_images(out_dir: Path, seed: int, side: int = 200, count: int = 2) -> list[dict[str, Any]]:
@@ -165,6 +174,18 @@ def write_images(out_dir: Path, seed: int, side: int = 200, count: int = 2) -> l
                 "ssim_bicubic": 0.9312,
             }
         )
+    return rows
+
+
+def tradeoff() -> list[dict[str, Any]]:
+    """Six foldings, each twice as fast as the one before; the last two do not fit."""
+    has = {"lut": 230_400, "ff": 460_800, "dsp": 1_728, "bram36": 312, "uram": 96}
+    rows = []
+    for step in range(6):
+        used = {"lut": 9_000 << step, "ff": 12_000 << step, "dsp": 61 << step, "bram36": 47.5 + 5 * step, "uram": 3}
+        shares = {key: used[key] / has[key] for key in has}
+        rows.append({"fps": 15.07 * 2**step, "cycles_per_frame": 13_271_040 >> step, "bottleneck": "block3_conv2",
+                     "fits": max(shares.values()) <= 0.8, **used, "shares": shares})  # fmt: skip
     return rows
 
 
@@ -262,8 +283,9 @@ def sample_report(out_dir: Path, *, blocks: int = 4, seed: int = 7) -> dict[str,
             "top": "srq_top", "input_size": [320, 180], "clock_mhz": 200.0, "cycles_per_frame": 3_317_760,
             "bottleneck": "block3_conv2", "fps": 60.28, "fps_requested": 60.0, "fps_met": True,
             "latency_cycles": 98_304, "instances": 131, "fifos": 9,
-            "fifo_bits": 786_432, "dsp": 61, "bram36": 47.5, "uram": 3,
-            "short_of": {},
+            "fifo_bits": 786_432, "lut": 19_870, "ff": 27_430, "dsp": 61, "bram36": 47.5, "uram": 3,
+            "short_of": {}, "fullest": "bram36", "weight_bits_per_cycle": 1_184, "utilization_max": 0.8,
+            "tradeoff": tradeoff(),
             "simulation": {
                 "size": [40, 22], "frames": 3, "runs": ["free", "stalls", "reset"], "cycles_per_frame": 50_700,
                 "ideal_cycles": 50_688, "first_output": 9_871,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from srq_hw.report.axis import Axis, real, round_ticks, value_axis
 from srq_hw.report.html import count, fixed, percent, small_share
-from srq_hw.report.plots import clipped_share, clipping_plot, histogram_plot, shorten
+from srq_hw.report.plots import clipped_share, clipping_plot, histogram_plot, shorten, tradeoff_plot
 
 
 def layer(**changes: Any) -> dict[str, Any]:
@@ -134,3 +134,32 @@ def test_long_names_lose_their_middle():
     assert shorten("short", 20) == "short"
     assert shorten("body.0.block.conv1.relu.quant", 20) == "body.0.bl…relu.quant"
     assert len(shorten("x" * 500, 20)) == 20
+
+
+def folding(fps: float, **shares: float) -> dict[str, Any]:
+    return {"fps": fps, "bottleneck": "conv<1>", "shares": {"lut": 0.1, "dsp": 0.2, "uram": 0.0} | shares}
+
+
+NAMES = {"lut": "LUT", "dsp": "DSP", "uram": "URAM"}
+
+
+def test_a_trade_off_has_a_line_per_resource_in_use_and_its_figures_as_text():
+    rows = [folding(10.0), folding(100.0, lut=0.4, dsp=0.9), folding(1000.0, dsp=9.0)]
+    text = str(tradeoff_plot(rows, 20.0, 0.8, NAMES))
+    lines = re.findall(r'<polyline points="([^"]+)" class="trade (\w+)"', text)
+    assert [key for _, key in lines] == ["lut", "dsp"]  # no UltraRAM is used, and nine devices are not drawn
+    points = [[float(n) for n in pair.split(",")] for pair in lines[1][0].split()]
+    assert len(points) == 2 and points[0][0] < points[1][0] and points[0][1] > points[1][1]
+    assert "100 frames/s: DSP 90.0 %, slowest conv&lt;1&gt;" in text and "this design" in text
+    assert ">50<" in text and ">100<" in text and ">100 %<" in text
+
+
+def test_a_trade_off_of_one_folding_is_no_drawing():
+    assert tradeoff_plot([folding(10.0), folding(20.0, lut=2.0)], 10.0, 0.8, NAMES) == ""
+
+
+def test_a_design_beside_the_curve_is_on_the_drawing():
+    text = str(tradeoff_plot([folding(10.0), folding(20.0)], 40.0, 0.8, NAMES))
+    here = re.search(r'<line x1="([\d.]+)" y1="[\d.]+" x2="\1" y2="[\d.]+" class="chosen"', text)
+    right = max(float(x) for x in re.findall(r'cx="([\d.]+)"', text))
+    assert here is not None and right < float(here[1]) <= 960

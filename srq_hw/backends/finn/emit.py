@@ -1,8 +1,9 @@
-"""IntGraph -> the QONNX graph that FINN's `convert_to_hw` takes, written directly: NHWC, integers, no scale anywhere.
+"""IntGraph -> FINN's dataflow graph, written directly: NHWC, integers, no scale anywhere, one node of hardware each.
 
-Conv becomes Im2Col -> MatMul with integer weights; its bias, the Requant and the activation become one MultiThreshold
-whose thresholds are the exact inverse of the integer function. Every data type is set here from the proven ranges, so
-that FINN has nothing left to infer.
+FINN's units: a Conv becomes FMPadding -> ConvolutionInputGenerator -> MVAU; its bias, the Requant and the activation
+become one Thresholding whose thresholds are the exact inverse of the integer function. All other nodes are our ops. The
+attributes are those that FINN's convert_to_hw would write; every data type is set here from the proven ranges, so that
+FINN has nothing left to infer, and SpecializeLayers is the first of its steps that runs.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from onnx import TensorProto, helper, numpy_helper
 from qonnx.core.datatype import DataType
 from qonnx.core.modelwrapper import ModelWrapper
 
+from srq_hw.backends.finn.ops.nodes import DOMAIN, make_duplicate, make_node
+from srq_hw.backends.finn.placement import accumulator_bits, exact_in_float32, weight_bits
 from srq_hw.backends.finn.prepare import Prepared
-from srq_hw.backends.finn.thresholds import offset_thresholds, requant_thresholds, threshold_type
+from srq_hw.backends.finn.thresholds import requant_thresholds, threshold_type
 from srq_hw.errors import InputError
-from srq_hw.fixedpoint import bits_for
 from srq_hw.graph.check import bounds
 from srq_hw.graph.ir import Int, IntGraph, Node
 from srq_hw.graph.opspec import Bounds
 
 OPSET = 18
-DOMAIN = "qonnx.custom_op.general"
-#: FINN's MVAU_rtl needs at least this many bits on both operands; below it FINN falls back to HLS
-RTL_BITS_MIN = 4
+#: tensors between the units of a convolution: its name and this
+PADDED, WINDOWS = "__padded", "__windows"
 
 
 @dataclass
@@ -43,74 +44,87 @@ class _Emitter:
     weights: list[onnx.TensorProto] = field(default_factory=list)
     values: list[onnx.ValueInfoProto] = field(default_factory=list)
     types: dict[str, str] = field(default_factory=dict)
-    images: list[str] = field(default_factory=list)  # tensors with a layout: (1, H, W, C)
     bias: dict[str, Int] = field(default_factory=dict)  # accumulator -> what its thresholds must absorb
+    waiting: dict[str, list[str]] = field(default_factory=dict)  # streams of a tensor, one per reader still to come
 
     def shape(self, tensor: str) -> list[int]:
         t = self.graph.tensors[tensor]
         return [1, self.size[0] * t.upscale, self.size[1] * t.upscale, t.channels]
 
-    def value(self, name: str, shape: list[int], dtype: str, image: bool = True) -> str:
+    def value(self, name: str, shape: list[int], dtype: str) -> str:
+        if name in self.types:
+            raise InputError(f"FINN: two tensors are called {name}; rename the node of that name")
         self.values.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         self.types[name] = dtype
-        if image:
-            self.images.append(name)
         return name
 
     def constant(self, name: str, array: Int, dtype: str) -> str:
-        stored = array.astype(np.float32)
-        if (stored.astype(np.int64) != array).any():
+        if not exact_in_float32(array):
             raise InputError(
                 f"FINN: {name}: a value up to {int(np.abs(array).max())} is not exact in float32, the only type FINN "
                 "stores parameters in. Allowed: |value| <= 2**24. Use fewer weight or activation bits."
             )
-        self.weights.append(numpy_helper.from_array(stored, name))
+        self.weights.append(numpy_helper.from_array(array.astype(np.float32), name))
         self.types[name] = dtype
         return name
 
-    def node(self, op: str, inputs: list[str], output: str, name: str, **attrs: Any) -> None:
-        self.nodes.append(helper.make_node(op, inputs, [output], name=name, **attrs))
+    def finn(self, op: str, inputs: list[str], output: str, name: str, **attrs: Any) -> str:
+        """One of FINN's nodes, unfolded; returns its output."""
+        attrs |= {"backend": "fpgadataflow"}
+        self.nodes.append(helper.make_node(op, inputs, [output], name=name, domain=DOMAIN, **attrs))
+        return output
 
-    def threshold(self, node: Node, source: str, matrix: Int) -> None:
-        """One MultiThreshold: y = type_lo + sum_i(x >= T[c, i]), with all 2**bits - 1 thresholds, ascending."""
-        out = self.graph.tensors[node.output]
-        kind = threshold_type(matrix, self.types[source])
-        steps = self.constant(f"{node.name}_thresholds", matrix, kind)
-        self.node(
-            "MultiThreshold",
-            [source, steps],
-            self.value(node.output, self.shape(node.output), out.dtype),
-            node.name,
-            domain=DOMAIN,
-            out_dtype=out.dtype,
-            out_scale=1.0,
-            out_bias=float(out.range[0]),
-            data_layout="NHWC",
-        )
+    def offer(self, tensor: str, dtype: str | None = None) -> str:
+        """The stream that a tensor's maker writes, called as the tensor; one that is read several times is forked."""
+        kind = dtype or self.graph.tensors[tensor].dtype
+        self.waiting[tensor] = self.arms(tensor)
+        for name in dict.fromkeys([tensor, *self.waiting[tensor]]):
+            if name in (self.graph.input, self.graph.output):  # the graph declares those
+                self.types[name] = kind
+            else:
+                self.value(name, self.shape(tensor), kind)
+        return tensor
+
+    def arms(self, tensor: str) -> list[str]:
+        """One stream per use. (What reads the graph's output is dead, and `prepare` has dropped it.)"""
+        uses = sum(node.inputs.count(tensor) for node in self.graph.nodes)
+        return [tensor] if uses < 2 else [f"{tensor}__copy{index}" for index in range(uses)]
+
+    def fork(self, tensor: str) -> None:
+        """The fork behind a tensor's maker, where it needs one."""
+        arms = self.arms(tensor)
+        if len(arms) > 1:
+            self.nodes.append(make_duplicate(self.graph, tensor, self.size, tensor, arms, f"{tensor}__fork"))
+
+    def take(self, node: Node) -> list[str]:
+        """The streams that a node reads, one of its own for each use."""
+        return [self.waiting[tensor].pop(0) for tensor in node.inputs]
 
 
 def emit(prepared: Prepared, size: tuple[int, int]) -> ModelWrapper:
-    """The QONNX model of a prepared graph for one image size (H, W), batch 1, every type and layout set.
+    """FINN's dataflow graph of a prepared graph for one image size (H, W), batch 1, unfolded, every type set.
 
-    Tensors keep the names of the IntGraph. InputError where a parameter does not fit FINN's float32 containers.
+    Tensors keep the names of the IntGraph; what a node of it makes is the output of the last FINN node made of it.
+    InputError where a parameter does not fit FINN's float32 containers.
     """
     graph = prepared.graph
     height, width = size
     if height < 1 or width < 1:
         raise InputError(f"FINN: input size {height}x{width}; allowed: at least 1x1")
     emitter = _Emitter(graph, size, bounds(graph))
-    image = graph.tensors[graph.input]
-    emitter.types[graph.input] = image.dtype
-    emitter.images.append(graph.input)
+    emitter.offer(graph.input)
+    emitter.fork(graph.input)
     for node in graph.nodes:
-        _EMIT[node.op](emitter, node)
+        own = _FINN[node.op] if prepared.places[node.name].library == "finn" else _ours
+        own(emitter, node, emitter.take(node))
+        emitter.fork(node.output)
     body = helper.make_graph(
         emitter.nodes,
         "srq_hw",
         [helper.make_tensor_value_info(graph.input, TensorProto.FLOAT, emitter.shape(graph.input))],
         [helper.make_tensor_value_info(graph.output, TensorProto.FLOAT, emitter.shape(graph.output))],
         emitter.weights,
-        value_info=[value for value in emitter.values if value.name != graph.output],
+        value_info=emitter.values,
     )
     model = ModelWrapper(
         helper.make_model(
@@ -120,106 +134,102 @@ def emit(prepared: Prepared, size: tuple[int, int]) -> ModelWrapper:
             ir_version=10,
         )
     )
+    constants = {item.name for item in emitter.weights}
     for name, dtype in emitter.types.items():
         model.set_tensor_datatype(name, DataType[dtype])
-    for name in emitter.images:
-        model.set_tensor_layout(name, layouts.NHWC)
+        if name not in constants:
+            model.set_tensor_layout(name, layouts.NHWC)
     return model
 
 
-# --- one function per operation -----------------------------------------------------------------------------------
+# --- what stands for a node: our op, or FINN's units --------------------------------------------------------------
 
 
-def _conv(e: _Emitter, node: Node) -> None:
-    weight, bias, source = node.params["weight"], node.params["bias"], node.inputs[0]
+def _ours(e: _Emitter, node: Node, ins: list[str]) -> None:
+    e.nodes.append(make_node(e.graph, node, e.size, ins, e.offer(node.output), node.name))
+
+
+def _conv(e: _Emitter, node: Node, ins: list[str]) -> None:
+    weight = node.params["weight"]
     channels_out, channels_in, rows, columns = weight.shape
-    shape = e.shape(source)
-    columns_of = source
+    _, height, width, _ = e.shape(node.inputs[0])
+    source, kind = ins[0], e.types[ins[0]]
     if (rows, columns) != (1, 1):
-        columns_of = e.value(f"{node.name}_im2col", [*shape[:3], rows * columns * channels_in], e.types[source])
-        e.node(
-            "Im2Col",
+        pad = [rows // 2, columns // 2] * 2
+        padded = [height + 2 * pad[0], width + 2 * pad[1]]
+        source = e.finn(
+            "FMPadding",
             [source],
-            columns_of,
-            f"{node.name}_window",
-            domain=DOMAIN,
-            stride=[1, 1],
-            kernel_size=[rows, columns],
-            pad_amount=[rows // 2, columns // 2, rows // 2, columns // 2],
-            input_shape=f"({','.join(map(str, shape))})",
+            e.value(node.name + PADDED, [1, *padded, channels_in], kind),
+            f"{node.name}__padding",
+            ImgDim=[height, width],
+            Padding=pad,
+            NumChannels=channels_in,
+            inputDataType=kind,
+            SIMD=1,
+        )
+        source = e.finn(
+            "ConvolutionInputGenerator",
+            [source],
+            e.value(node.name + WINDOWS, [1, height, width, rows * columns * channels_in], kind),
+            f"{node.name}__window",
+            ConvKernelDim=[rows, columns],
+            IFMChannels=channels_in,
+            IFMDim=padded,
+            OFMDim=[height, width],
+            SIMD=1,
+            Stride=[1, 1],
+            Dilation=[1, 1],
+            inputDataType=kind,
+            outputDataType=kind,
             depthwise=0,
-            dilations=[1, 1],
+            is1D=int(min(height, width) == 1),
         )
     matrix = weight.transpose(2, 3, 1, 0).reshape(rows * columns * channels_in, channels_out)
-    bits = bits_for(int(weight.min()), int(weight.max()), signed=True)
-    bits = max(bits, RTL_BITS_MIN if e.graph.tensors[source].bits >= RTL_BITS_MIN else 2)
-    weights = e.constant(f"{node.name}_weight", matrix, f"INT{bits}")
-    # The matrix unit sums from 0 and without the bias; `bounds` counts 0 in every product, so partial sums fit as well.
-    reach = e.reach[node.output]
-    lo, hi = int((reach.lo - bias).min()), int((reach.hi - bias).max())
-    image = e.graph.tensors[source]
-    product = bits + image.bits - (1 if image.signed else 0)  # FINN's RTL refuses an accumulator below one product
-    accumulator = e.value(node.output, e.shape(node.output), f"INT{max(product, bits_for(lo, hi, signed=True))}")
-    e.node("MatMul", [columns_of, weights], accumulator, node.name)
-    e.bias[node.output] = bias
+    weights = e.constant(f"{node.name}_weight", matrix, f"INT{weight_bits(e.graph, node)}")
+    total = f"INT{accumulator_bits(e.graph, node, e.reach[node.output])}"
+    e.bias[node.output] = node.params["bias"]
+    e.finn(
+        "MVAU",
+        [source, weights],
+        e.offer(node.output, total),
+        node.name,
+        MW=rows * columns * channels_in,
+        MH=channels_out,
+        SIMD=1,
+        PE=1,
+        inputDataType=kind,
+        weightDataType=e.types[weights],
+        outputDataType=total,
+        accDataType=total,
+        ActVal=0,
+        binaryXnorMode=0,
+        noActivation=1,
+        numInputVectors=[1, height, width],
+        mem_mode="internal_decoupled",
+        inFIFODepths=[2],
+    )
 
 
-def _requant(e: _Emitter, node: Node) -> None:
-    source = node.inputs[0]
-    out = e.graph.tensors[node.output]
-    matrix = requant_thresholds(node, e.reach[source], out.range, e.bias.get(source))
-    e.threshold(node, source, matrix)
+def _requant(e: _Emitter, node: Node, ins: list[str]) -> None:
+    """One Thresholding: y = type_lo + sum_i(x >= T[c, i]), with all 2**bits - 1 thresholds, ascending."""
+    out, kind = e.graph.tensors[node.output], e.types[ins[0]]
+    matrix = requant_thresholds(node, e.reach[node.inputs[0]], out.range, e.bias.get(node.inputs[0]))
+    steps = e.constant(f"{node.name}_thresholds", matrix, threshold_type(matrix, kind))
+    e.finn(
+        "Thresholding",
+        [ins[0], steps],
+        e.offer(node.output),
+        node.name,
+        NumChannels=out.channels,
+        PE=1,
+        numSteps=matrix.shape[1],
+        inputDataType=kind,
+        weightDataType=e.types[steps],
+        outputDataType=out.dtype,
+        numInputVectors=e.shape(node.output)[:-1],
+        ActVal=out.range[0],
+    )
 
 
-def _offset(e: _Emitter, node: Node) -> None:
-    source = node.inputs[0]
-    matrix = offset_thresholds(node.params["offset"], e.reach[source], e.graph.tensors[node.output].range)
-    e.threshold(node, source, matrix)
-
-
-def _add(e: _Emitter, node: Node) -> None:
-    out = e.graph.tensors[node.output]
-    e.node("Add", list(node.inputs), e.value(node.output, e.shape(node.output), out.dtype), node.name)
-
-
-def _concat(e: _Emitter, node: Node) -> None:
-    out = e.graph.tensors[node.output]
-    e.node("Concat", list(node.inputs), e.value(node.output, e.shape(node.output), out.dtype), node.name, axis=-1)
-
-
-def _depth_to_space(e: _Emitter, node: Node) -> None:
-    """Reshape -> Transpose -> Reshape, which FINN infers as one Shuffle.
-
-    DCR: (H, W, dy, dx*C) -> (H, dy, W, dx*C), a swap of two outer axes. CRD: (H, W, C, dy, dx) -> (H, dy, W, dx, C).
-    """
-    source, block = node.inputs[0], node.int_attr("block")
-    _, height, width, channels = e.shape(source)
-    out = channels // block**2
-    if node.str_attr("mode") == "DCR":
-        split, permutation = [height, width, block, block * out], [0, 2, 1, 3]
-    else:
-        split, permutation = [height, width, out, block, block], [0, 3, 1, 4, 2]
-    moved = [split[axis] for axis in permutation]
-    dtype = e.types[source]
-    before = e.value(f"{node.name}_split", split, dtype, image=False)
-    after = e.value(f"{node.name}_moved", moved, dtype, image=False)
-    result = e.value(node.output, e.shape(node.output), dtype)
-    e.node("Reshape", [source, _shape_constant(e, f"{node.name}_split_shape", split)], before, f"{node.name}_split")
-    e.node("Transpose", [before], after, node.name, perm=permutation)
-    merged = _shape_constant(e, f"{node.name}_merged_shape", e.shape(node.output))
-    e.node("Reshape", [after, merged], result, f"{node.name}_merge")
-
-
-def _shape_constant(e: _Emitter, name: str, shape: list[int]) -> str:
-    e.weights.append(numpy_helper.from_array(np.array(shape, np.int64), name))
-    return name
-
-
-_EMIT: dict[str, Callable[[_Emitter, Node], None]] = {
-    "Conv": _conv,
-    "Requant": _requant,
-    "Offset": _offset,
-    "Add": _add,
-    "Concat": _concat,
-    "DepthToSpace": _depth_to_space,
-}
+_FINN: dict[str, Callable[[_Emitter, Node, list[str]], None]] = {"Conv": _conv, "Requant": _requant}

@@ -1,44 +1,26 @@
 """FINN's estimates, with its known errors put right and both figures shown. Everything here is an estimate.
 
-Per-unit figures come from synthesis of FINN's own sources with yosys (synth_xilinx, no placement): an 8-bit matrix unit
-of PE 4 x SIMD 9 took 1,206 LUT and 18 DSP48E2, a padding unit 51 LUT, an 8-bit stream adder 149, an inner shuffle 324,
-a width converter 209. docs/finn.md lists them with what they leave open.
+LUTs and flip-flops of FINN's units come from `unit_costs`, of ours from `rtl.costs`: formulas fitted to what Yosys
+makes of the sources (docs/costs.md). DSPs follow FINN's RTL, memories its RTL's rules (`memory`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-RAMB18_BITS = 18432
-#: a buffer up to this size goes into LUTs (shift registers, LUT RAM) instead of a block RAM
-LUTRAM_BITS = 1024
+from srq_hw.backends.finn.unit_costs import finn_ff, finn_lut
 
-MVU_LUT_PER_LANE = 1206 / 36  # 8-bit weights and activations; scaled with the operand widths
-NODE_LUT: dict[str, int] = {  # op without backend suffix -> LUT per lane (PE or SIMD)
-    "FMPadding": 51,
-    "ElementwiseAdd": 149,
-    "InnerShuffle": 324,
-    "OuterShuffle": 324,
-    "DuplicateStreams": 51,
-    "StreamingConcat": 51,
-}
-PER_LANE = frozenset({"ElementwiseAdd"})  # the others cost about the same whatever their width
-DWC_LUT = 209
-#: where a figure of the tables above was not measured on the unit itself
-ASSUMED = {
-    "OuterShuffle": "as an inner shuffle",
-    "DuplicateStreams": "as a padding unit",
-    "StreamingConcat": "as a padding unit",
-}
 #: A operand of the multiplier, bits; lanes of a matrix unit are packed into it (finn-rtllib/mvu/mvu.sv)
 DSP_A_BITS = {"DSP48E1": 25, "DSP48E2": 27, "DSP58": 27}
+#: FINN's names of what is counted
+RESOURCES = ("LUT", "FF", "DSP", "BRAM_18K", "URAM")
 
 NOT_COUNTED = (
-    "flip-flops (FINN has no estimate of them)",
-    "stream FIFOs other than those that balance skips: FINN sizes them by RTL simulation, which needs Vivado",
+    "what reads the memories of FINN's weights (a counter and registers of a beat)",
+    "stream FIFOs other than those that balance skips, and the flip-flops of those: FINN sizes FIFOs by RTL "
+    "simulation, which needs Vivado",
     "the shell around the accelerator (DMA, interconnect)",
 )
 
@@ -55,14 +37,17 @@ class Device:
     bram36: int
     uram: int
     utilization_max: float
+    ff: int
 
 
 @dataclass(frozen=True)
 class NodeFigures:
-    """One node: folding, widths in bits, cycles per frame, FINN's raw estimate, and memory FINN does not count.
+    """One node: folding, cycles per frame, and what its own estimation functions say.
 
-    buffer_bits: what a shuffle has to hold. converters: LUTs of the width converters behind it. memory: our count of a
-    threshold layer's memory, or the LUTs of weights in distributed memory. fifo: what holds the early side of a join.
+    raw: per RESOURCES; FF of FINN's units is 0, FINN has no such function. unit: parameters of the node in
+    `unit_costs`; empty for ours, whose own figures stand. converters: LUT and FF of the width converters behind it.
+    memory: RAMB18 and UltraRAMs of a threshold layer, LUTs of weights in distributed memory. fifo: what holds the early
+    side of a join.
     """
 
     name: str
@@ -70,12 +55,9 @@ class NodeFigures:
     cycles: int
     pe: int
     simd: int
-    input_bits: int
-    weight_bits: int
-    narrow_weights: bool
-    buffer_bits: int
-    converters: int
     raw: dict[str, int]
+    unit: dict[str, int] = field(default_factory=dict)
+    converters: dict[str, int] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     fifo: dict[str, int] = field(default_factory=dict)
 
@@ -106,7 +88,7 @@ class Estimate:
     clock_mhz: float
     fps: float
     lut: int
-    ff: int | None
+    ff: int
     dsp: int
     bram36: int
     uram: int
@@ -145,46 +127,31 @@ def mvu_lanes(weight_bits: int, input_bits: int, narrow: bool, dsp_kind: str) ->
 def _mvu_dsp(node: NodeFigures, device: Device) -> int | None:
     if node.op != "MVAU_rtl":
         return None
-    lanes = mvu_lanes(node.weight_bits, node.input_bits, node.narrow_weights, device.dsp_kind)
-    if device.dsp_kind == "DSP58" and lanes <= 3 and node.weight_bits <= 8 and node.input_bits <= 9:
+    weight_bits, input_bits = node.unit["weight_bits"], node.unit["act_bits"]
+    lanes = mvu_lanes(weight_bits, input_bits, bool(node.unit["narrow"]), device.dsp_kind)
+    if device.dsp_kind == "DSP58" and lanes <= 3 and weight_bits <= 8 and input_bits <= 9:
         return None  # the INT8 mode of the DSP58, which FINN's formula describes
     return -(-node.pe // lanes) * node.simd
 
 
-def _mvu_lut(node: NodeFigures, device: Device) -> int | None:
-    if node.op != "MVAU_rtl" or node.raw["LUT"]:
-        return None
-    return round(MVU_LUT_PER_LANE * node.pe * node.simd * (node.weight_bits + node.input_bits) / 16)
+def _logic(kind: str) -> Callable[[NodeFigures, Device], int | None]:
+    return lambda node, device: finn_lut(kind, node.unit) if node.unit and node.kind == kind else None
 
 
-def _node_lut(node: NodeFigures, device: Device) -> int | None:
-    if node.raw["LUT"] or node.kind not in NODE_LUT:
-        return None
-    return NODE_LUT[node.kind] * (max(node.pe, node.simd) if node.kind in PER_LANE else 1)
+def _registers(node: NodeFigures, device: Device) -> int | None:
+    return finn_ff(node.kind, node.unit) if node.unit else None
 
 
-def converter_luts(source: int, reader: int) -> int:
-    """LUTs of a width converter between streams of `source` and `reader` bits; 0 where they are equal.
-
-    FINN's StreamingDataWidthConverter.lut_estimation, but never less than what one took in synthesis.
-    """
+def converter(source: int, reader: int) -> dict[str, int]:
+    """LUT and FF of FINN's width converter between streams of so many bits; nothing where they are equal."""
     if source == reader:
-        return 0
-    between = math.lcm(source, reader)  # FINN widens to this first where neither is a multiple of the other
-    luts = 0
-    if source != between:
-        luts += between + math.ceil(math.log2(between / source))
-    if reader != between:
-        luts += reader + math.ceil(math.log2(between / reader))
-    return max(DWC_LUT, luts)
+        return {}
+    widths = {"in_bits": source, "out_bits": reader}
+    return {"LUT": finn_lut(_CONVERTER, widths), "FF": finn_ff(_CONVERTER, widths)}
 
 
-def _converter_lut(node: NodeFigures, device: Device) -> int | None:
-    return node.converters or None
-
-
-def _buffer_bram(node: NodeFigures, device: Device) -> int | None:
-    return -(-node.buffer_bits // RAMB18_BITS) if node.buffer_bits > LUTRAM_BITS else None
+def _converters(resource: str) -> Callable[[NodeFigures, Device], int | None]:
+    return lambda node, device: node.converters.get(resource) or None
 
 
 def _thresholds(resource: str) -> Callable[[NodeFigures, Device], int | None]:
@@ -199,11 +166,6 @@ def _fifo(resource: str) -> Callable[[NodeFigures, Device], int | None]:
     return lambda node, device: node.fifo.get(resource) or None
 
 
-def _node_lut_text(op: str) -> str:
-    """The figure of an operator, and where it was not measured on the unit itself, whose it is."""
-    return f"{op} {NODE_LUT[op]}" + (f" (assumed {ASSUMED[op]})" if op in ASSUMED else "")
-
-
 @dataclass(frozen=True)
 class _Rule:
     resource: str  # FINN's name of it
@@ -212,9 +174,18 @@ class _Rule:
     why: str
 
 
+_CONVERTER = "StreamingDataWidthConverter"
+_FITTED = "here a formula fitted to open synthesis of FINN's own sources"
+#: what FINN says about LUTs of its RTL units
+_LUTS = {
+    "MVAU": "FINN says 0",
+    "FMPadding": "FINN says 0",
+    "ConvolutionInputGenerator": "FINN says 300, and one per bit and 38 words of rows in LUTs",
+    "Thresholding": "FINN counts the memories of the search stages alone",
+}
 _THRESHOLDS = (
-    "FINN takes the memory with the least waste for each search stage, that of a Versal included; here what the node's "
-    "depth trigger makes of it: RAMB18 from the trigger on, 64 bits per LUT6 below, one LUT per bit for a comparator"
+    "FINN takes the memory with the least waste for each search stage, that of a Versal included; here RAMB18 from the "
+    "node's depth trigger on, LUTs below"
 )
 _SKIPS = (
     "FIFOs that hold the early side of a skip, not in FINN's sum: FINN's own cost of its FIFO, which goes to UltraRAM "
@@ -228,36 +199,22 @@ _RULES = (
         "FINN assumes four products per DSP48 at any width; its RTL packs 1 + (A - w) // (w + a - 1) lanes of w-bit "
         "weights and a-bit activations into the A-bit port, two at 8 bits",
     ),
-    _Rule("LUT", True, _mvu_lut, "FINN says 0; yosys: 33.5 LUT per PE*SIMD at 8x8 bit, scaled with the operand widths"),
-    _Rule("LUT", True, _node_lut, "FINN says 0; yosys: " + ", ".join(map(_node_lut_text, NODE_LUT))),
-    _Rule(
-        "LUT",
-        False,
-        _converter_lut,
-        f"width converters FINN inserts later: its estimate, at least the {DWC_LUT} LUT of yosys",
+    *(_Rule("LUT", True, _logic(kind), f"{says}; {_FITTED}") for kind, says in _LUTS.items()),
+    _Rule("FF", True, _registers, f"FINN counts none; {_FITTED}"),
+    *(
+        _Rule(resource, False, _converters(resource), f"width converters, which FINN inserts later; {_FITTED}")
+        for resource in ("LUT", "FF")
     ),
     _Rule("LUT", False, _weight_rom, "weights in distributed memory, which FINN does not count: 64 bits per LUT6"),
-    *(_Rule(resource, True, _thresholds(resource), _THRESHOLDS) for resource in ("LUT", "BRAM_18K", "URAM")),
-    _Rule("BRAM_18K", False, _buffer_bram, "row buffers of shuffles, which FINN does not count"),
+    *(_Rule(resource, True, _thresholds(resource), _THRESHOLDS) for resource in ("BRAM_18K", "URAM")),
     *(_Rule(resource, False, _fifo(resource), _SKIPS) for resource in ("LUT", "BRAM_18K", "URAM")),
 )
-
-
-def node_cost(node: NodeFigures, device: Device) -> dict[str, int]:
-    """One node's LUT, DSP, BRAM_18K and URAM after all corrections."""
-    cost = dict(node.raw)
-    for rule in _RULES:
-        figure = rule.rule(node, device)
-        if figure is not None:
-            cost[rule.resource] = figure if rule.replaces else cost[rule.resource] + figure
-    return cost
 
 
 def estimate(nodes: Iterable[NodeFigures], device: Device) -> Estimate:
     """Add up the nodes, put FINN's known errors right, and hold the sum against the device."""
     table = list(nodes)
-    keys = ("LUT", "DSP", "BRAM_18K", "URAM")
-    ours = [dict(node.raw) for node in table]  # ends up as node_cost of each
+    ours = [dict(node.raw) for node in table]
     corrections = []
     for rule in _RULES:
         touched = [
@@ -272,10 +229,10 @@ def estimate(nodes: Iterable[NodeFigures], device: Device) -> Estimate:
             kinds = ", ".join(sorted({table[index].op for index, _ in touched}))
             shown = (finn, after) if rule.replaces else (0, after - before)
             corrections.append(Correction(rule.resource, kinds, len(touched), *shown, rule.why))
-    total = {key: sum(item[key] for item in ours) for key in keys}
+    total = {key: sum(item[key] for item in ours) for key in RESOURCES}
     slowest = max(table, key=lambda node: node.cycles)
-    used = {"lut": total["LUT"], "dsp": total["DSP"], "bram36": -(-total["BRAM_18K"] // 2), "uram": total["URAM"]}
-    has = {"lut": device.lut, "dsp": device.dsp, "bram36": device.bram36, "uram": device.uram}
+    used = {key.lower(): total[key] for key in ("LUT", "FF", "DSP", "URAM")} | {"bram36": -(-total["BRAM_18K"] // 2)}
+    has = {key: getattr(device, key) for key in used}
     allowed = {key: int(count * device.utilization_max) for key, count in has.items()}
     short = {key: used[key] - allowed[key] for key in used if used[key] > allowed[key]}
     return Estimate(
@@ -283,12 +240,11 @@ def estimate(nodes: Iterable[NodeFigures], device: Device) -> Estimate:
         slowest_node=slowest.name,
         clock_mhz=device.clock_mhz,
         fps=round(device.clock_mhz * 1e6 / slowest.cycles, 4),
-        ff=None,
         **used,
         utilization={key: round(used[key] / has[key], 4) if has[key] else float(used[key] > 0) for key in used},
         fits=not short,
         short=short,
-        raw={key: sum(node.raw[key] for node in table) for key in keys},
+        raw={key: sum(node.raw[key] for node in table) for key in RESOURCES},
         corrections=tuple(corrections),
         not_counted=NOT_COUNTED,
         nodes=tuple(_row(node, figures) for node, figures in zip(table, ours, strict=True)),

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from srq_hw.backends.finn.estimate import Device, NodeFigures, converter_luts
-from srq_hw.backends.finn.memory import rom_luts, threshold_memory
+from srq_hw.backends.finn.estimate import Device, NodeFigures, converter
+from srq_hw.backends.finn.memory import rom_luts, threshold_blocks
+from srq_hw.backends.finn.ops.nodes import is_srq
 
 
 def figures(model: Any, device: Device) -> list[NodeFigures]:
     """One row per node, in graph order."""
     fifos = _join_fifos(model, device)
-    return [node_figures(model, node, device, fifos.get(node.name, {})) for node in model.graph.node]
+    return [_node(model, node, device, fifos.get(node.name, {})) for node in model.graph.node]
 
 
-def node_figures(model: Any, node: Any, device: Device, fifo: dict[str, int] | None = None) -> NodeFigures:
+def _node(model: Any, node: Any, device: Device, fifo: dict[str, int]) -> NodeFigures:
     """The row of one node as it is folded now. fifo: what its early side waits in."""
     from qonnx.custom_op.registry import getCustomOp
 
     op = getCustomOp(node)
     attributes = {item.name for item in node.attribute}
-    matrix = node.op_type.startswith("MVAU")
-    weights = model.get_initializer(node.input[1]) if matrix else None
-    weight_bits = op.get_input_datatype(1).bitwidth() if matrix else 0
     raw = {
         "LUT": op.lut_estimation(device.part),
+        "FF": op.ff_estimation(device.part) if is_srq(node) else 0,
         "DSP": op.dsp_estimation(device.part),
         "BRAM_18K": op.bram_estimation(device.part),
         "URAM": op.uram_estimation(device.part),
@@ -37,15 +37,81 @@ def node_figures(model: Any, node: Any, device: Device, fifo: dict[str, int] | N
         cycles=int(op.get_exp_cycles()),
         pe=int(op.get_nodeattr("PE")) if "PE" in attributes else 1,
         simd=int(op.get_nodeattr("SIMD")) if "SIMD" in attributes else 1,
-        input_bits=op.get_input_datatype(0).bitwidth(),
-        weight_bits=weight_bits,
-        narrow_weights=weights is not None and float(np.min(weights)) > -(2.0 ** (weight_bits - 1)),
-        buffer_bits=_shuffle_buffer(node.op_type, op),
-        converters=_converters(model, node, op),
         raw={key: round(float(value)) for key, value in raw.items()},
+        unit=_UNITS[node.op_type](model, node, op) if node.op_type in _UNITS else {},
+        converters=_converters(model, node, op),
         memory=_memory(node.op_type, op),
-        fifo=fifo or {},
+        fifo=fifo,
     )
+
+
+# --- parameters of FINN's units in `unit_costs` --------------------------------------------------------------------
+
+
+def _matrix(model: Any, node: Any, op: Any) -> dict[str, int]:
+    source, weights = op.get_input_datatype(0), op.get_input_datatype(1)
+    least = float(np.min(model.get_initializer(node.input[1])))
+    return {
+        "pe": int(op.get_nodeattr("PE")),
+        "simd": int(op.get_nodeattr("SIMD")),
+        "mw": int(op.get_nodeattr("MW")),
+        "mh": int(op.get_nodeattr("MH")),
+        "weight_bits": weights.bitwidth(),
+        "act_bits": source.bitwidth(),
+        "acc_bits": op.get_accumulator_datatype().bitwidth(),
+        "narrow": int(least > weights.min()),
+        "signed": int(source.signed()),
+    }
+
+
+def _thresholds(model: Any, node: Any, op: Any) -> dict[str, int]:
+    trigger = int(op.get_nodeattr("depth_trigger_bram"))
+    return {
+        "pe": int(op.get_nodeattr("PE")),
+        "channels": int(op.get_nodeattr("NumChannels")),
+        "acc_bits": op.get_input_datatype(1).bitwidth(),
+        "bits": op.get_output_datatype().bitwidth(),
+    } | ({"block_depth": trigger} if trigger else {})
+
+
+def _padding(model: Any, node: Any, op: Any) -> dict[str, int]:
+    """The padded frame stands for the sum of both sides, which need not be the same."""
+    height, width = op.get_padded_odim()
+    return {
+        "height": height,
+        "width": width,
+        "pad": 0,
+        "channels": int(op.get_nodeattr("NumChannels")),
+        "simd": int(op.get_nodeattr("SIMD")),
+        "bits": op.get_input_datatype(0).bitwidth(),
+    }
+
+
+def _window(model: Any, node: Any, op: Any) -> dict[str, int]:
+    height, width = op.get_nodeattr("IFMDim")
+    rows, columns = op.get_nodeattr("ConvKernelDim")
+    return {
+        "height": int(height),
+        "width": int(width),
+        "k": int(rows),
+        "k_width": int(columns),
+        "channels": int(op.get_nodeattr("IFMChannels")),
+        "simd": int(op.get_nodeattr("SIMD")),
+        "bits": op.get_input_datatype(0).bitwidth(),
+        "block": int(op.get_nodeattr("ram_style") in ("block", "ultra")),
+        "parallel": int(op.select_impl_style() == "parallel"),
+    }
+
+
+_UNITS: dict[str, Callable[[Any, Any, Any], dict[str, int]]] = {
+    "MVAU_rtl": _matrix,
+    "Thresholding_rtl": _thresholds,
+    "FMPadding_rtl": _padding,
+    "ConvolutionInputGenerator_rtl": _window,
+}
+
+
+# --- memories and what stands between nodes ------------------------------------------------------------------------
 
 
 def _memory(op_type: str, op: Any) -> dict[str, int]:
@@ -54,38 +120,26 @@ def _memory(op_type: str, op: Any) -> dict[str, int]:
         pe, stages = int(op.get_nodeattr("PE")), op.get_output_datatype().bitwidth()
         folds = int(op.get_nodeattr("NumChannels")) // pe
         width = op.get_input_datatype(1).bitwidth()
-        return threshold_memory(folds, stages, width, pe, int(op.get_nodeattr("depth_trigger_bram")))
+        trigger = int(op.get_nodeattr("depth_trigger_bram"))
+        return {"BRAM_18K": threshold_blocks(folds, stages, width, pe, trigger), "URAM": 0}
     distributed = op_type == "MVAU_rtl" and op.get_nodeattr("ram_style") == "distributed"
     if distributed and op.get_nodeattr("mem_mode") == "internal_decoupled":
         return {"LUT": rom_luts(int(op.calc_wmem()), op.get_instream_width(1))}
     return {}
 
 
-def _converters(model: Any, node: Any, op: Any) -> int:
-    """LUTs of the converters to consumers that read the node's stream at another width."""
+def _converters(model: Any, node: Any, op: Any) -> dict[str, int]:
+    """LUTs and flip-flops of the converters to consumers that read the node's stream at another width."""
     from qonnx.custom_op.registry import getCustomOp
 
-    luts = 0
+    found: dict[str, int] = {}
     for index, name in enumerate(node.output):
         for reader in model.find_consumers(name) or []:
             port = list(reader.input).index(name)
-            luts += converter_luts(op.get_outstream_width(index), getCustomOp(reader).get_instream_width(port))
-    return luts
-
-
-def _shuffle_buffer(op_type: str, op: Any) -> int:
-    """Bits a shuffle holds: everything inside the outermost axis that moves, rounded up to a power of two of words."""
-    shape = [int(size) for size in op.get_nodeattr("transpose_in_shape")] if "Shuffle" in op_type else []
-    bits = op.get_input_datatype(0).bitwidth() if shape else 0
-    if op_type.startswith("InnerShuffle"):
-        return 2 * shape[-2] * shape[-1] * bits
-    if op_type.startswith("OuterShuffle"):
-        permutation = list(op.get_nodeattr("perm"))
-        first = next(axis for axis, source in enumerate(permutation) if axis != source)
-        simd = int(op.get_nodeattr("SIMD"))
-        words = int(np.prod(shape[first:])) // simd
-        return int(1 << (words - 1).bit_length()) * simd * bits
-    return 0
+            made = converter(op.get_outstream_width(index), getCustomOp(reader).get_instream_width(port))
+            for key, amount in made.items():
+                found[key] = found.get(key, 0) + amount
+    return found
 
 
 def _join_fifos(model: Any, device: Device) -> dict[str, dict[str, int]]:
@@ -116,11 +170,22 @@ def _join_fifos(model: Any, device: Device) -> dict[str, dict[str, int]]:
                 used = held.setdefault(node.name, {"LUT": 0, "BRAM_18K": 0, "URAM": 0})
                 for key, amount in (("LUT", cost.lut), ("BRAM_18K", cost.bram), ("URAM", cost.uram)):
                     used[key] += int(amount)
-        if node.op_type.startswith("ConvolutionInputGenerator"):
-            delay += int(op.get_nodeattr("ConvKernelDim")[0]) // 2
-        if "OuterShuffle" in node.op_type and len(op.get_nodeattr("out_shape")) == 4:
-            block = int(op.get_nodeattr("out_shape")[1]) // int(op.get_nodeattr("transpose_in_shape")[0])
-            delay = delay * max(1, block) + 1
         for name in node.output:
-            rows[name] = delay
+            rows[name] = _delayed(node, op, delay)
     return held
+
+
+def _delayed(node: Any, op: Any, rows: int) -> int:
+    """Rows of its own size that a node's output lags behind, where its input lags by `rows`.
+
+    A unit that makes an image larger waits for a whole row of its input, which is `factor` rows of its output.
+    """
+    if node.op_type.startswith("ConvolutionInputGenerator"):
+        return rows + int(op.get_nodeattr("ConvKernelDim")[0]) // 2
+    if not is_srq(node):
+        return rows
+    for item in node.attribute:
+        if item.name in ("weight", "taps"):  # (out, in, rows, columns) and (phases, rows)
+            rows += item.t.dims[2 if item.name == "weight" else 1] // 2
+    factor = int(op.get_normal_output_shape(0)[1]) // int(op.get_normal_input_shape(0)[1])
+    return rows if factor == 1 else (rows + 1) * factor

@@ -1,22 +1,25 @@
-"""The FINN steps of a build, run inside the worker: FINN's own, in FINN's order, and our exact types between them."""
+"""The FINN steps of a build, run inside the worker: FINN's own where it has one, on a graph that needs few of them."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from srq_hw.backends.finn.codegen import generate_sources
-from srq_hw.backends.finn.estimate import Device
-from srq_hw.backends.finn.folding import choose_folding, folding_config, remember_shuffle_cycles, settle_names
+from srq_hw.backends.finn.estimate import Device, estimate
+from srq_hw.backends.finn.figures import figures
+from srq_hw.backends.finn.folding import folding_config, lanes_from_job
+from srq_hw.backends.finn.lanes import set_lanes
 from srq_hw.files import write_json
+from srq_hw.graph.ir import IntGraph
 
 Progress = Callable[[str, float | None], None]
-#: an integer requantization that looks uniform to within 1 % would be turned into a float one from this width on
-NEVER_REQUANT = 1 << 16
 
 
 class StepError(Exception):
@@ -29,9 +32,8 @@ class StepError(Exception):
 
 @dataclass
 class Flow:
-    """State of one run: FINN's configuration, where to write, how long each step took."""
+    """State of one run: where to write, how long each step took."""
 
-    config: Any
     folder: Path
     progress: Progress
     seconds: dict[str, float]
@@ -51,65 +53,19 @@ class Flow:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
         self.progress(name, self.seconds[name])
 
-    def finn(self, name: str, model: Any) -> Any:
-        """Run one of FINN's registered steps."""
-        from finn.builder.build_dataflow_steps import build_dataflow_step_lookup
 
-        with self.step(name, model):
-            return build_dataflow_step_lookup[f"step_{name}"](model, self.config)
+def to_hardware(flow: Flow, model: Any, part: str) -> Any:
+    """Emitted graph -> the same of FINN's RTL nodes, called after their operation and place, every type as emitted."""
+    from finn.transformation.fpgadataflow.specialize_layers import SpecializeLayers
 
+    from srq_hw.backends.finn.ops.nodes import DOMAIN
 
-def configuration(folder: Path, board: str | None, part: str, clock_mhz: float, fps: int) -> Any:
-    """FINN's DataflowBuildConfig. `requant_bitwidth_threshold` keeps FINN from replacing exact thresholds by floats."""
-    from finn.builder.build_dataflow_config import DataflowBuildConfig, DataflowOutputType
-
-    return DataflowBuildConfig(
-        output_dir=str(folder),
-        board=board,
-        fpga_part=part,
-        target_fps=fps,
-        synth_clk_period_ns=1000.0 / clock_mhz,
-        standalone_thresholds=True,
-        requant_bitwidth_threshold=NEVER_REQUANT,
-        save_intermediate_models=False,
-        minimize_bit_width=False,
-        generate_outputs=[DataflowOutputType.ESTIMATE_REPORTS],
-        steps=[],
-    )
-
-
-def to_hardware(flow: Flow, model: Any) -> Any:
-    """Emitted graph -> specialised dataflow graph, every type as emitted, every name deterministic."""
-    types = {name: model.get_tensor_datatype(name) for name in model.get_all_tensor_names()}
-    model = flow.finn("convert_to_hw", model)
-    with flow.step("exact_types", model):
-        _exact_types(model, types)
-    model = flow.finn("create_dataflow_partition", model)
-    model = flow.finn("specialize_layers", model)
-    with flow.step("exact_types", model):
-        _exact_types(model, types)
-        settle_names(model, set(types))
-    return model
-
-
-def _exact_types(model: Any, types: dict[str, Any]) -> None:
-    """FINN's inference writes INT32 for sums; put the proven types back, in the tensors and in the nodes."""
-    from qonnx.custom_op.registry import getCustomOp
-
-    for node in model.graph.node:
-        if not node.domain.startswith("finn."):
-            continue  # FINN could not map it; its next step says so
-        op = getCustomOp(node)
-        known = {name: types[name] for name in [*node.input, *node.output] if name in types}
-        for name, dtype in known.items():
-            model.set_tensor_datatype(name, dtype)
-        if node.op_type.startswith("Elementwise") and node.output[0] in known:
-            op.set_nodeattr("out_dtype", known[node.output[0]].name)
-        if node.op_type.startswith("MVAU") and node.output[0] in known:
-            op.set_nodeattr("accDataType", known[node.output[0]].name)
-            op.set_nodeattr("outputDataType", known[node.output[0]].name)
-        if node.op_type.startswith("Thresholding") and node.input[0] in known:
-            op.set_nodeattr("inputDataType", known[node.input[0]].name)
+    with flow.step("map", model):
+        unmapped = [node.name for node in model.graph.node if not node.domain.startswith(DOMAIN)]
+        if unmapped:
+            raise ValueError(f"no FINN unit for {', '.join(unmapped)}")
+    with flow.step("specialize_layers", model):
+        return model.transform(SpecializeLayers(part))
 
 
 def run_build(job: dict[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
@@ -118,32 +74,59 @@ def run_build(job: dict[str, Any], folder: Path, progress: Progress) -> dict[str
     from qonnx.core.modelwrapper import ModelWrapper
 
     device = Device(**job["device"])
-    start = time.monotonic()
-    config = configuration(folder, job["board"], device.part, device.clock_mhz, max(1, int(job["fps_fallback"])))
-    remember_shuffle_cycles()
-    flow = Flow(config, folder, progress, {"start_finn": time.monotonic() - start + job.get("import_seconds", 0.0)})
+    flow = Flow(folder, progress, {"start_finn": job.get("import_seconds", 0.0)})
     model = ModelWrapper(str(folder / job["model"]))
-    model = to_hardware(flow, model)
-    folding = choose_folding(flow, model, device, job["fps_ladder"], job["fps_fallback"])
-    model = folding.model
+    graph = IntGraph.load(folder / job["graph"])
+    model = to_hardware(flow, model, device.part)
+    with flow.step("fold", model):
+        set_lanes(model, lanes_from_job(json.loads((folder / job["lanes"]).read_text())), graph)
+    with flow.step("estimate", model):
+        found = estimate(figures(model, device), device)
     with flow.step("save_dataflow", model):
         write_json(folder / "folding.json", folding_config(model))
         model.save(str(folder / "dataflow.onnx"))
-        (folder / "report" / "auto_folding_config.json").unlink()  # SetFolding's of the last try, not what is built
-    model = flow.finn("generate_estimate_reports", model)
+    with flow.step("generate_estimate_reports", model):
+        model = write_reports(model, folder / "report", device.part, 1000.0 / device.clock_mhz)
     if job["codegen"]:
         with flow.step("hw_codegen", model):
             generate_sources(model, folder / "sources", device.part, 1000.0 / device.clock_mhz, job["workers"])
             model.save(str(folder / "generated.onnx"))
     return {
-        "estimate": folding.estimate.as_dict(),
-        "fps_folded_for": folding.fps,
-        "refined": folding.refined,
-        "fps_tried": [list(item) for item in folding.tried],
+        "estimate": found.as_dict(),
         "seconds": {name: round(value, 3) for name, value in flow.seconds.items()},
         "streams": streams(model),
         "finn_deps": str(get_settings().finn_deps),
     }
+
+
+def write_reports(model: Any, folder: Path, part: str, period_ns: float) -> Any:
+    """FINN's own analyses of a folded model as FINN's step names their files; returns the model with its cycles noted.
+
+    These are FINN's figures as they are; ours, with its errors corrected, stand in the estimate of the result.
+    """
+    from finn.analysis.fpgadataflow.dataflow_performance import dataflow_performance
+    from finn.analysis.fpgadataflow.exp_cycles_per_layer import exp_cycles_per_layer
+    from finn.analysis.fpgadataflow.op_and_param_counts import aggregate_dict_keys, op_and_param_counts
+    from finn.analysis.fpgadataflow.res_estimation import res_estimation
+    from finn.transformation.fpgadataflow.annotate_cycles import AnnotateCycles
+
+    folder.mkdir(exist_ok=True)
+    resources = model.analysis(partial(res_estimation, fpgapart=part))
+    model = model.transform(AnnotateCycles())
+    performance = dict(model.analysis(dataflow_performance))
+    performance |= {
+        "estimated_throughput_fps": 1e9 / period_ns / performance["max_cycles"],
+        "estimated_latency_ns": performance["critical_path_cycles"] * period_ns,
+    }
+    reports = {
+        "op_and_param_counts": model.analysis(op_and_param_counts),
+        "estimate_layer_cycles": model.analysis(exp_cycles_per_layer),
+        "estimate_layer_resources": resources | {"total": aggregate_dict_keys(resources)},
+        "estimate_network_performance": performance,
+    }
+    for name, content in reports.items():
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=2, default=float))
+    return model
 
 
 def streams(model: Any) -> dict[str, Any]:

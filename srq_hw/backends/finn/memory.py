@@ -31,12 +31,10 @@ def threshold_rows(channel_folds: int, stages: int) -> list[int]:
     return [channel_folds << stage for stage in range(stages)]
 
 
-def threshold_memory(channel_folds: int, stages: int, width: int, pe: int, block_from: int) -> dict[str, int]:
-    """LUT, RAMB18 and URAM of a threshold layer whose stage memories of block_from rows or more are block RAM.
+def threshold_blocks(channel_folds: int, stages: int, width: int, pe: int, block_from: int) -> int:
+    """RAMB18 of a threshold layer whose stage memories of block_from rows or more are block RAM, the others LUTs.
 
-    width: bits of a threshold. LUTs include one per bit, stage and PE for the comparator, which is assumed.
+    width: bits of a threshold.
     """
     rows = threshold_rows(channel_folds, stages)
-    luts = sum(rom_luts(count, width) for count in rows if count < block_from)
-    blocks = sum(ramb18(count, width) for count in rows if count >= block_from)
-    return {"LUT": pe * (luts + stages * width), "BRAM_18K": pe * blocks, "URAM": 0}
+    return pe * sum(ramb18(count, width) for count in rows if count >= block_from)

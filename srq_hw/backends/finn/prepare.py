@@ -1,36 +1,42 @@
-"""IntGraph -> the IntGraph FINN takes: what it cannot run is refused, a pixel shuffle becomes one plain move."""
+"""IntGraph -> the IntGraph that is emitted: passes, pixel shuffles as plain moves, and a library for every node."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from srq_hw.errors import InputError
+from srq_hw.backends.finn.placement import Library, Place, place
+from srq_hw.backends.rtl.limits import refuse
 from srq_hw.graph.check import verify
 from srq_hw.graph.ir import Int, IntGraph, Node
 from srq_hw.graph.passes import run_passes
 from srq_hw.graph.resampling import depth_to_space_order
+from srq_hw.target import DspKind
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A graph ready for emission, and how its channels lie.
+    """A graph ready for emission, how its channels lie, and who computes each node.
 
     order[t]: int64 (C,), channel of the original tensor t at each position of the prepared one; tensors whose channels
-    keep their order are absent.
+    keep their order are absent. places: by node name.
     """
 
     graph: IntGraph
     order: dict[str, Int]
+    places: Mapping[str, Place]
 
 
-def prepare(graph: IntGraph) -> Prepared:
-    """Passes, refusal of what FINN cannot take (InputError: node, reason, remedy), CRD shuffles turned into DCR."""
+def prepare(graph: IntGraph, library: Library = "finn", dsp: DspKind = "DSP48E2") -> Prepared:
+    """Passes, CRD shuffles turned into DCR, a library for every node on devices of that DSP block.
+
+    InputError (node, reason, remedy) for what neither library can do.
+    """
     verify(graph)
     graph = run_passes(graph)
-    _refuse(graph)
+    refuse(graph)
     order: dict[str, Int] = {}
     for node in graph.nodes:
         if node.op == "DepthToSpace" and node.str_attr("mode") == "CRD":
@@ -38,99 +44,7 @@ def prepare(graph: IntGraph) -> Prepared:
             if chain:
                 graph = _to_dcr(graph, node, chain, order)
     verify(graph)
-    return Prepared(graph, order)
-
-
-# --- what FINN cannot take ----------------------------------------------------------------------------------------
-
-
-def _refuse(graph: IntGraph) -> None:
-    for name, tensor in graph.tensors.items():
-        if tensor.zero_point:
-            raise InputError(
-                f"FINN: tensor {name}: zero point {tensor.zero_point}; FINN pads and multiplies with 0 only. "
-                "Allowed: 0. Quantize symmetrically (integer.activations.zero_points: false)."
-            )
-    for node in graph.nodes:
-        for rule in _RULES.get(node.op, ()):
-            complaint = rule(graph, node)
-            if complaint:
-                raise InputError(f"FINN: node {node.name} ({node.op}): {complaint}")
-
-
-def _groups(graph: IntGraph, node: Node) -> str:
-    groups = node.int_attr("groups")
-    if groups == 1:
-        return ""
-    return f"{groups} groups; FINN's matrix unit is dense. Allowed: 1. Expand the weights to a dense kernel with zeros."
-
-
-def _conv_readers(graph: IntGraph, node: Node) -> str:
-    others = [reader.name for reader in graph.consumers(node.output) if reader.op != "Requant"]
-    if node.output == graph.output:
-        others.append("the graph output")
-    if not others:
-        return ""
-    return (
-        f"its accumulator goes to {', '.join(others)} without a Requant; the bias lives in the thresholds behind the "
-        "matrix unit. Allowed: Requant. Put a quantizer behind every convolution."
-    )
-
-
-def _plain_add(graph: IntGraph, node: Node) -> str:
-    factors = node.ints_attr("multipliers")
-    if factors != (1, 1):
-        return (
-            f"multipliers {factors}; FINN adds streams as they are. Allowed: (1, 1). "
-            "Share one quantizer between both inputs (add.equal_scales: true)."
-        )
-    if node.inputs[0] == node.inputs[1]:
-        return f"adds {node.inputs[0]} to itself. Allowed: two different tensors. Double the scale instead."
-    return ""
-
-
-def _no_resize(graph: IntGraph, node: Node) -> str:
-    return "nearest-neighbour upsampling does not reach FINN's upsampler from here. Use PixelShuffle (DepthToSpace)."
-
-
-def _ends_quantized(graph: IntGraph, node: Node) -> str:
-    if node.output != graph.output:
-        return ""
-    return "its exact result is the graph output. Allowed: a quantized output. Put a quantizer behind it."
-
-
-def _no_filter(graph: IntGraph, node: Node) -> str:
-    return (
-        f"upsampling by a filter (factor {node.attrs['factor']}) has no FINN layer. Allowed: DepthToSpace. Upscale the "
-        "image on the host and add it there, or use a network without that skip."
-    )
-
-
-def _rises(graph: IntGraph, node: Node) -> str:
-    slopes = node.params.get("negative_multiplier")
-    if slopes is None or int(slopes.min()) >= 0:
-        return ""
-    return (
-        "a negative slope; FINN counts thresholds, and a function that falls has none. Allowed: slopes from 0 on. Use "
-        "ReLU, or put the PReLU between two convolutions (srq-hw then splits it)."
-    )
-
-
-def _no_slice(graph: IntGraph, node: Node) -> str:
-    return (
-        f"taking channels {node.attrs['start']} to {node.attrs['stop']} has no FINN layer here. Allowed: Concat, Conv. "
-        "Use a network that does not split its channels (a 1x1 convolution with 0 and 1 as weights picks channels)."
-    )
-
-
-_RULES: dict[str, tuple[Callable[[IntGraph, Node], str], ...]] = {
-    "Conv": (_groups, _conv_readers),
-    "Add": (_plain_add, _ends_quantized),
-    "ResizeNearest": (_no_resize,),
-    "ResizeFilter": (_no_filter,),
-    "Slice": (_no_slice,),
-    "Requant": (_rises,),
-}
+    return Prepared(graph, order, place(graph, library, dsp))
 
 
 # --- CRD -> DCR ---------------------------------------------------------------------------------------------------
@@ -145,7 +59,7 @@ def _permutable_chain(graph: IntGraph, tensor: str) -> list[Node]:
             return []
         chain.append(node)
         if node.op == "Conv":
-            return chain
+            return chain if node.int_attr("groups") == 1 else []
         tensor = node.inputs[0]
     return []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -17,23 +18,42 @@ LOG = "finn.log"
 RESULT = "result.json"
 
 
-def run_worker(job: dict[str, Any], folder: Path, progress: Progress | None = None) -> dict[str, Any]:
+def run_worker(
+    job: dict[str, Any],
+    folder: Path,
+    progress: Progress | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> dict[str, Any]:
     """Run one job in its own process and return its result.
 
     folder: an existing folder that holds the job's input files and gets everything FINN writes.
     progress(step, seconds): called at the start of a step (seconds None) and at its end.
+    meanwhile: writes input files of a "build" while FINN starts, which takes seconds; the job begins when it returns.
     RunError names the step, FINN's message, the model before that step and the log.
     """
     (folder / RESULT).unlink(missing_ok=True)
     job_file = folder / "job.json"
-    job_file.write_text(json.dumps(job | {"log": LOG, "result": RESULT}, indent=1, sort_keys=True) + "\n")
+    told = {"log": LOG, "result": RESULT, "waits": meanwhile is not None}
+    job_file.write_text(json.dumps(job | told, indent=1, sort_keys=True) + "\n")
     command = [sys.executable, "-m", "srq_hw.backends.finn.worker", str(job_file)]
     process = subprocess.Popen(
-        command, cwd=folder, env=_environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env=_environment(folder),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     last = job["kind"]
     try:
-        assert process.stdout is not None
+        assert process.stdin is not None and process.stdout is not None
+        if meanwhile:
+            meanwhile()
+        with contextlib.suppress(BrokenPipeError):  # it ended early; what it left says why
+            process.stdin.write("go\n")
+            process.stdin.close()
+        process.stdin = None  # `communicate` would flush it
         for line in process.stdout:
             message = json.loads(line)
             last = message["step"]
@@ -44,6 +64,8 @@ def run_worker(job: dict[str, Any], folder: Path, progress: Progress | None = No
         if process.poll() is None:
             process.kill()
             process.wait()
+        for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
+            stream.close()
     log = folder / LOG
     if not (folder / RESULT).is_file():
         raise RunError(

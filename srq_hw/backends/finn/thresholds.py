@@ -40,12 +40,6 @@ def requant_thresholds(node: Node, reach: Bounds, out_range: tuple[int, int], bi
     return _free_ends_in_float32(matrix - shift[:, None], reach.lo - shift, reach.hi - shift)
 
 
-def offset_thresholds(offset: Int, reach: Bounds, out_range: tuple[int, int]) -> Int:
-    """int64 (C, 2**bits - 1) of y = x + offset[c]: level L is reached from L - offset on."""
-    levels = np.arange(out_range[0] + 1, out_range[1] + 1, dtype=np.int64)
-    return _within_reach(levels[None, :] - offset[:, None], reach)
-
-
 def _within_reach(matrix: Int, reach: Bounds) -> Int:
     """Per channel, clip to [lo, hi + 1]: no input in [lo, hi] sees a difference, and the type gets narrower."""
     return np.clip(matrix, reach.lo[:, None], reach.hi[:, None] + 1)

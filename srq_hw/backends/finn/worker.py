@@ -59,12 +59,17 @@ def _build(job: dict[str, Any], folder: Path, progress: Callable[[str, float | N
     progress("start_finn", None)
     start = time.monotonic()
     boot(folder)
-    import finn.builder.build_dataflow_steps  # noqa: F401  (the slow import: count it as starting FINN)
+    import finn.transformation.fpgadataflow.specialize_layers  # noqa: F401  (slow: count it as starting FINN)
+
+    from srq_hw.backends.finn.ops import register
+
+    register()
+    from srq_hw.backends.finn.flow import run_build
 
     seconds = time.monotonic() - start
     progress("start_finn", seconds)
-    from srq_hw.backends.finn.flow import run_build
-
+    if job.get("waits") and not sys.stdin.readline():
+        raise RuntimeError("the build was given up while FINN started")
     return run_build(job | {"import_seconds": seconds}, folder, progress)
 
 
@@ -79,7 +84,9 @@ def _execute(job: dict[str, Any], folder: Path, progress: Callable[[str, float |
     from qonnx.core.modelwrapper import ModelWrapper
 
     from srq_hw.backends.finn.execute import execute
+    from srq_hw.backends.finn.ops import register
 
+    register()
     model = ModelWrapper(str(folder / job["model"]))
     kept = execute(model, np.load(folder / job["image"], allow_pickle=False), job["keep"])
     for name, array in kept.items():

@@ -14,8 +14,11 @@ import numpy.typing as npt
 
 from srq_hw import __version__
 from srq_hw.backends.finn.build import DATAFLOW, FOLDING, FinnResult
+from srq_hw.backends.handoff.continue_build import library_digest
 from srq_hw.backends.handoff.manifest import write_manifest
 from srq_hw.backends.handoff.vectors import Stream, stream_of, to_hex
+from srq_hw.backends.handoff.verification import SETTINGS, verify_steps
+from srq_hw.backends.rtl.verilate import LIBRARY
 from srq_hw.errors import InputError
 from srq_hw.graph.ir import IntGraph
 from srq_hw.simulate.reference import as_batch, run
@@ -24,6 +27,7 @@ from srq_hw.tools import tool
 
 HERE = Path(__file__).resolve().parent
 STEPS = (
+    "srq_hw.backends.finn.ops.step_srq_resume",  # makes our operations known; FINN's verification in Python
     "step_hw_codegen",  # fills in what is missing; generated sources of the bundle are kept
     "step_hw_ipgen",
     "step_set_fifo_depths",
@@ -82,6 +86,7 @@ def _golden(folder: Path, streams: dict[str, Stream], source: Any, wanted: Any) 
 
 
 def _build_settings(result: FinnResult, graph: IntGraph, target: Target) -> dict[str, Any]:
+    steps, without = verify_steps(result, graph)
     config: dict[str, Any] = {
         "synth_clk_period_ns": 1000.0 / result.clock_mhz,
         "standalone_thresholds": True,
@@ -91,10 +96,16 @@ def _build_settings(result: FinnResult, graph: IntGraph, target: Target) -> dict
         "generate_outputs": list(OUTPUTS),
         "auto_fifo_depths": True,
         "stitched_ip_gen_dcp": False,
+        "verify_steps": list(steps),
+        **SETTINGS,
     }
     config["board" if result.board else "fpga_part"] = result.board or result.part
     return {
         "finn_plus": tool("finn").needed.lstrip("="),
+        "srq_hw": __version__,
+        "srq_rtl_sha256": library_digest(LIBRARY),
+        "library": result.library,
+        "not_verified_in_python": without,
         "part": result.part,
         "board": result.board,
         "clock_mhz": result.clock_mhz,

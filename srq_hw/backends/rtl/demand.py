@@ -1,4 +1,4 @@
-"""DSP slices, block and UltraRAM of a design by rule, before any synthesis. LUTs have no rule: `synth` counts them."""
+"""DSP slices, block and UltraRAM of a design by rule, before any synthesis. LUTs and flip-flops: `costs`."""
 
 from __future__ import annotations
 
@@ -34,11 +34,22 @@ class Demand:
 
 def demand(netlist: Netlist) -> Demand:
     """Sum over the instances."""
+    found = [blocks(instance) for instance in netlist.instances]
     return Demand(
         sum(dsps(instance) for instance in netlist.instances),
-        sum(bram18(*memory) for instance in netlist.instances if not _ultra(instance) for memory in memories(instance)),
-        sum(uram(*memory) for instance in netlist.instances if _ultra(instance) for memory in memories(instance)),
+        sum(block for block, _ in found),
+        sum(ultra for _, ultra in found),
     )
+
+
+def blocks(instance: Instance) -> tuple[int, int]:
+    """18 Kbit block RAMs and UltraRAMs of an instance; RAM_STYLE is not about weights, which UltraRAM cannot hold."""
+    found = list(memories(instance))
+    if instance.parameters.get("RAM_STYLE") != "ultra":
+        return sum(bram18(*memory) for memory in found), 0
+    if instance.module == "srq_conv":  # its rows come first
+        return sum(bram18(*memory) for memory in found[1:]), uram(*packed(*found[0]))
+    return 0, sum(uram(*memory) for memory in found)
 
 
 def bram18(words: int, bits: int) -> int:
@@ -53,8 +64,10 @@ def uram(words: int, bits: int) -> int:
     return -(-words // URAM[0]) * -(-bits // URAM[1])
 
 
-def _ultra(instance: Instance) -> bool:
-    return instance.parameters.get("RAM_STYLE") == "ultra"
+def packed(beats: int, bits: int) -> tuple[int, int]:
+    """Words and bits of a memory of beats in UltraRAM as srq_window has it: each in 9-bit bytes of its own."""
+    parts = next((n for n in (8, 4, 2) if n * bits <= URAM[1]), 1)
+    return (-(-beats // parts), URAM[1]) if parts > 1 else (beats, bits)
 
 
 def _conv_dsps(instance: Instance) -> int:

@@ -30,12 +30,20 @@ class Lanes:
     """Lanes of a unit's input streams and of its output stream; `cycles` per frame at full speed.
 
     A convolution has SIMD lanes in and PE lanes out; `core` are those of the convolution inside a ResizeFilter.
+    rows: RAM_STYLE of a buffer of rows; "": as synthesis likes, "ultra": UltraRAM. memories: of FINN's units where
+    those compute the node, (operation, attribute, value) each; not for our units.
     """
 
     inputs: tuple[int, ...]
     output: int
     cycles: int
     core: tuple[int, int] = (0, 0)
+    rows: str = ""
+    memories: tuple[tuple[str, str, int | str], ...] = ()
+
+    def same_streams(self, other: Lanes) -> bool:
+        """Equal lanes; cycles and memories may differ."""
+        return (self.inputs, self.output, self.core) == (other.inputs, other.output, other.core)
 
 
 @dataclass(frozen=True)

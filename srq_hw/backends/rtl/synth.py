@@ -10,11 +10,9 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -23,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from srq_hw.backends.rtl.generate import RtlDesign, written_sources
-from srq_hw.backends.rtl.toolchain import locked
+from srq_hw.backends.rtl.store import kept
 from srq_hw.errors import InputError, RunError
-from srq_hw.tools import ToolStatus, require_tool
+from srq_hw.tools import OutOfTime, ToolStatus, require_tool, tool_seconds
 
 WORKER = Path(__file__).with_name("yosys_worker.py")
-SECONDS = 1800.0
+SECONDS = 1800.0  # for one synthesis, where the user allows no other time
 SAID_LINES = 12  # of Yosys' log in a message, where no line of it is an error
 
 #: Yosys' name of a family: the parts it stands for, and how a user would say them. UltraScale without + is neither.
@@ -99,7 +97,7 @@ def synthesise(
     memories: Mapping[str, str],
     folder: Path,
     family: str = "xcup",
-    seconds: float = SECONDS,
+    seconds: float | None = None,
     flatten: bool = True,
 ) -> Figures:
     """Synthesise a design out of context (no pads, no clock buffer), or return the figures of an earlier run.
@@ -111,8 +109,9 @@ def synthesise(
     It is faster only where many instances are equal: every module costs a pass of its own. (All modules kept apart
     would be no estimate: srq_conv grows by 60 % in LUT, because constants no longer reach the adder trees.)
 
-    Raises RunError with Yosys' words where it refuses the design or a cell is left that the family has not, and when
-    it takes longer than `seconds`; RunError or InputError, with what to do, where there is no Yosys.
+    Raises RunError with Yosys' words where it refuses the design or a cell is left that the family has not; OutOfTime
+    when it takes longer than `seconds` (SECONDS, or what the user allows); RunError or InputError, with what to do,
+    where there is no Yosys.
     """
     place = _made(top, sources, parameters, memories, folder, family, seconds, flatten)
     took = float((place / "seconds.txt").read_text())
@@ -132,7 +131,7 @@ def netlist(
     memories: Mapping[str, str],
     folder: Path,
     family: str = "xcup",
-    seconds: float = SECONDS,
+    seconds: float | None = None,
 ) -> Path:
     """The flat netlist of `synthesise` as a Verilog file: one module named `top` without parameters, of cells that
     ``simulation_cells()`` holds (except block RAM, UltraRAM and DSPs). Raises as `synthesise` does.
@@ -160,7 +159,7 @@ def _made(
     memories: Mapping[str, str],
     folder: Path,
     family: str,
-    seconds: float,
+    seconds: float | None,
     flatten: bool,
 ) -> Path:
     """Folder with stat.json, netlist.v and seconds.txt, which is written last."""
@@ -173,25 +172,17 @@ def _made(
     contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sources]
     said = [holder, named, contents, sorted(memories.items()), yosys.version]
     key = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
-    folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{top}-{key}"
-    with locked(target):
-        if not (target / "seconds.txt").exists():
-            work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=folder))
-            try:
-                files = {name: text if text.endswith("\n") else text + "\n" for name, text in memories.items()}
-                files |= {"srq_holder.v": holder, "script.ys": script}
-                for name, text in files.items():
-                    (work / name).write_text(text)
-                start = time.perf_counter()
-                _run(yosys, top, work, seconds)
-                (work / "seconds.txt").write_text(f"{time.perf_counter() - start:.1f}\n")
-                shutil.rmtree(target, ignore_errors=True)
-                work.replace(target)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
-    return target
+
+    def make(work: Path) -> None:
+        files = {name: text if text.endswith("\n") else text + "\n" for name, text in memories.items()}
+        files |= {"srq_holder.v": holder, "script.ys": script}
+        for name, text in files.items():
+            (work / name).write_text(text)
+        start = time.perf_counter()
+        _run(yosys, top, work, tool_seconds(SECONDS) if seconds is None else seconds)
+        (work / "seconds.txt").write_text(f"{time.perf_counter() - start:.1f}\n")
+
+    return kept(folder.resolve() / f"{top}-{key}", "seconds.txt", make)
 
 
 def _holder(top: str, parameters: Mapping[str, int | str]) -> str:
@@ -229,7 +220,7 @@ def _run(yosys: ToolStatus, top: str, work: Path, seconds: float) -> None:
         try:
             status = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise RunError(f"synthesis of {top}: not finished after {seconds:g} s{_last_step(work)}") from None
+            raise OutOfTime(f"synthesis of {top}", seconds, _last_step(work)) from None
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # it and the ABC that it has started

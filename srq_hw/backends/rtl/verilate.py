@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from srq_hw.backends.rtl import toolchain
+from srq_hw.backends.rtl.store import kept, mark
 from srq_hw.errors import RunError
 
 IntArray = npt.NDArray[np.int64]
@@ -28,6 +28,11 @@ RUN_SECONDS = 600
 STOP_SECONDS = 10  # for a model that was told to end
 IDLE_CYCLES = 200_000  # no beat anywhere for so long is a hang
 CYCLES_MAX = 2_000_000_000
+CANNOT_WRITE = "could not be written"  # the harness' words for a full disk: no fault of the design
+
+
+class SimulationFailed(RunError):
+    """The simulated design hangs, breaks a handshake, sends too much, or takes longer than a run may."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,19 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Job:
+    """What a run is asked for: per input beats (beats, lanes) and tlast, per stream the number of beats."""
+
+    beats: Mapping[str, IntArray]
+    lasts: Mapping[str, BoolArray]
+    wanted: Mapping[str, int]
+    stalls: Stalls
+    cycles_max: int
+    idle_max: int
+    resets: tuple[int, ...]  # rising
+
+
+@dataclass(frozen=True)
 class Simulator:
     """A compiled model."""
 
@@ -127,30 +145,40 @@ class Simulator:
         works; all streams start over from their first beat then, and what came out before is dropped. latency: cycles
         that a beat may take through the design, when no stream of the top moves.
 
-        Raises RunError for a hang (no beat for IDLE_CYCLES cycles and twice the latency, or not finished after
+        Raises SimulationFailed for a hang (no beat for IDLE_CYCLES cycles and twice the latency, or not finished after
         cycles_max), a broken handshake, a beat more than beats_out, and a run longer than `seconds`; says the state of
         every stream.
         """
-        lasts = {} if lasts is None else lasts
-        job = [stalls.in_, stalls.out, stalls.seed, cycles_max, IDLE_CYCLES + 2 * latency]
+        given = {port.name: _checked(port, inputs[port.name]) for port in self.design.inputs}
+        ends = {name: np.zeros(len(beats), np.bool_) for name, beats in given.items()}
+        for name, last in ({} if lasts is None else lasts).items():
+            ends[name] = np.asarray(last, np.bool_)
+            if ends[name].shape != (len(given[name]),):
+                raise ValueError(f"input {name}: {len(given[name])} beats, tlast of shape {ends[name].shape}")
+        wanted = {name: len(beats) for name, beats in given.items()}
+        wanted |= {port.name: beats_out[port.name] for port in self.design.outputs}
+        idle = IDLE_CYCLES + 2 * latency
+        job = Job(given, ends, wanted, stalls, cycles_max, idle, tuple(sorted(resets)))
+        mark(self.folder)
         with tempfile.TemporaryDirectory(prefix="srq-rtl-") as scratch:
             place = Path(scratch)
             for name, text in self.design.memories.items():
                 (place / name).write_text(text if text.endswith("\n") else text + "\n")
-            for port in self.design.inputs:
-                beats = _checked(port, inputs[port.name])
-                last = np.asarray(lasts.get(port.name, np.zeros(len(beats))), np.uint8)
-                if last.shape != (len(beats),):
-                    raise ValueError(f"input {port.name}: {len(beats)} beats, tlast of shape {last.shape}")
-                beats.tofile(place / f"{port.name}.in")
-                last.tofile(place / f"{port.name}.in_last")
-                job.append(len(beats))
-            job += [beats_out[port.name] for port in self.design.outputs]
-            (place / "job.txt").write_text(" ".join(map(str, [*job, *sorted(resets)])) + "\n")
+            self._prepare(place, job)
             self._execute(place, seconds)
-            return self._results(place)
+            return self._results(place, job)
+
+    def _prepare(self, place: Path, job: Job) -> None:
+        """Write the files that the model reads."""
+        words = [job.stalls.in_, job.stalls.out, job.stalls.seed, job.cycles_max, job.idle_max]
+        words += [job.wanted[port.name] for port in (*self.design.inputs, *self.design.outputs)]
+        (place / "job.txt").write_text(" ".join(map(str, [*words, *job.resets])) + "\n")
+        for port in self.design.inputs:
+            job.beats[port.name].tofile(place / f"{port.name}.in")
+            job.lasts[port.name].astype(np.uint8).tofile(place / f"{port.name}.in_last")
 
     def _execute(self, place: Path, seconds: float) -> None:
+        """Run the model; what it says of a failure is raised."""
         command = [str(self.folder.resolve() / "model"), str(place)]
         with subprocess.Popen(
             command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -169,24 +197,42 @@ class Simulator:
                 model.kill()
                 raise
         if model.returncode:
-            raise RunError(f"RTL simulation of {self.design.top}: {said or f'exit status {model.returncode}'}")
+            raise self._failed(said or f"exit status {model.returncode}")
 
-    def _results(self, place: Path) -> Run:
+    def _failed(self, reason: str) -> RunError:
+        """The error of a run."""
+        if CANNOT_WRITE in reason:
+            return RunError(f"RTL simulation of {self.design.top}: {reason}")
+        return SimulationFailed(f"RTL simulation of {self.design.top}: {reason}")
+
+    def _results(self, place: Path, job: Job) -> Run:
+        """Read what the model has written."""
         outputs, lasts, ends = {}, {}, {}
         for port in self.design.outputs:
             outputs[port.name] = np.fromfile(place / f"{port.name}.out", np.int64).reshape(-1, port.lanes)
             lasts[port.name] = np.fromfile(place / f"{port.name}.out_last", np.uint8).astype(np.bool_)
             ends[port.name] = np.fromfile(place / f"{port.name}.out_ends", np.int64)
-        found: dict[str, dict[str, int]] = {"first": {}, "last": {}, "flag": {}}
-        cycles = 0
-        for line in (place / "result.txt").read_text().splitlines():
-            key, number = line.split()
-            kind, _, name = key.partition(".")
-            if name:
-                found[kind][name] = int(number)
-            else:
-                cycles = int(number)
-        return Run(outputs, lasts, cycles, found["first"], found["last"], ends, found["flag"])
+        return run_of((place / "result.txt").read_text(), outputs, lasts, ends)
+
+
+def run_of(
+    result: str,
+    outputs: dict[str, IntArray],
+    lasts: dict[str, BoolArray],
+    ends: dict[str, IntArray],
+    flag: Callable[[str], int] = int,
+) -> Run:
+    """A run from result.txt and the streams; flag: the number in a flag's line."""
+    found: dict[str, dict[str, int]] = {"first": {}, "last": {}, "flag": {}}
+    cycles = 0
+    for line in result.splitlines():
+        key, number = line.split()
+        kind, _, name = key.partition(".")
+        if name:
+            found[kind][name] = flag(number) if kind == "flag" else int(number)
+        else:
+            cycles = int(number)
+    return Run(outputs, lasts, cycles, found["first"], found["last"], ends, found["flag"])
 
 
 def _checked(port: Port, beats: IntArray) -> IntArray:
@@ -208,29 +254,24 @@ def build(design: Design, folder: Path, jobs: int = 2) -> Simulator:
     jobs: compilers at once. Beside the models the folder holds what they have in common (``runtime-<hash>``, 75 MB of
     precompiled headers and objects, made in some seconds): a folder for many designs pays it once.
 
-    Raises RunError with the tool's words where Verilator or the compiler refuses the design,
-    RunError or InputError where one of them is missing.
+    Raises RunError with the tool's words where Verilator or the compiler refuses the design, OutOfTime where one takes
+    too long, RunError or InputError where one of them is missing.
     """
     tools = toolchain.prepare(folder)
-    target = folder / f"{design.top}-{_key(design, tools)}"
-    with toolchain.locked(target):
-        if not (target / "model").exists():
-            work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=folder))
-            try:
-                (work / "ports.h").write_text(_ports_header(design))
-                toolchain.compile_model(tools, design.top, design.sources, design.parameters, work, jobs)
-                shutil.rmtree(target, ignore_errors=True)
-                work.replace(target)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
-    return Simulator(design, target)
+
+    def make(work: Path) -> None:
+        (work / "ports.h").write_text(_ports_header(design))
+        toolchain.compile_model(tools, design.top, design.sources, design.parameters, work, jobs)
+
+    return Simulator(design, kept(folder / f"{design.top}-{design_key(design, tools.key)}", "model", make))
 
 
-def _key(design: Design, tools: toolchain.Toolchain) -> str:
+def design_key(design: Design, tools: str) -> str:
+    """Hash of everything a model depends on; tools: what stands for those it is made with."""
     said: list[object] = [design.top, sorted(design.parameters.items()), sorted(design.memories), design.flags]
     said += [[port.__dict__ for port in ports] for ports in (design.inputs, design.outputs)]
     said += [[source.name, hashlib.sha256(source.read_bytes()).hexdigest()] for source in design.sources]
-    return hashlib.sha256(json.dumps([*said, tools.key]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([*said, tools]).encode()).hexdigest()[:16]
 
 
 def _ports_header(design: Design) -> str:

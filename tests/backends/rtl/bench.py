@@ -1,16 +1,62 @@
-"""One way to bench a module: random beats through its model under stalls and resets, equality with numpy demanded."""
+"""One way to bench a module: random beats through its model under stalls and resets, equality with numpy demanded.
+
+In Verilator and in Icarus; a test asks for the fixture `bench` and runs in both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from srq_hw.backends.rtl import icarus, verilate
 from srq_hw.backends.rtl.verilate import LIBRARY, BoolArray, Design, IntArray, Port, Run, Simulator, Stalls, build
+from srq_hw.tools import find_tool
 
 FREE = Stalls()
 STALLS = (FREE, Stalls(in_=40, seed=1), Stalls(out=40, seed=2), Stalls(in_=30, out=30, seed=3), Stalls(10, 70, seed=4))
+LONG_IN_ICARUS = 8_000  # cycles: about a second
+
+#: simulator: the programs it takes, and how a design is compiled for it
+SIMULATORS: dict[str, tuple[tuple[str, ...], Callable[[Design, Path], Simulator]]] = {
+    "verilator": (("verilator", "g++"), lambda design, models: verilate.build(design, models, jobs=1)),
+    "icarus": (("icarus",), icarus.build),
+}
+
+
+def models_of(simulator: str) -> Path:
+    """Folder of models, kept between runs and shared with the builds of other tests; skips without the simulator."""
+    for name in SIMULATORS[simulator][0]:
+        status = find_tool(name)
+        if not status.usable:
+            pytest.skip(f"{name}: {status.problem}; {status.get}")
+    return Path(os.environ["SRQ_CACHE"]) / "srq-hw" / "rtl"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A simulator by its name in SIMULATORS, and where its models are kept."""
+
+    simulator: str
+    models: Path
+
+    @staticmethod
+    def of(simulator: str) -> Bench:
+        """Skips the test where the simulator is missing."""
+        return Bench(simulator, models_of(simulator))
+
+    @property
+    def stalls(self) -> tuple[Stalls, ...]:
+        """Patterns of stalls that a module is tried with: in Icarus, which is slow, one on both sides."""
+        return STALLS[1:] if self.simulator == "verilator" else STALLS[3:4]
+
+    def build(self, design: Design) -> Simulator:
+        """The design as a model."""
+        return SIMULATORS[self.simulator][1](design, self.models)
 
 
 def library(*names: str) -> tuple[Path, ...]:
@@ -46,7 +92,7 @@ def frame_ends(beats: int, frames: int) -> BoolArray:
 
 def check(
     design: Design,
-    models: Path,
+    bench: Bench,
     inputs: Mapping[str, IntArray],
     expected: Mapping[str, IntArray],
     frames: int | None = None,
@@ -54,12 +100,13 @@ def check(
     lasts_out: Mapping[str, BoolArray] | None = None,
     flags: Mapping[str, int] | None = None,
 ) -> Run:
-    """Build the design, run it without stalls, under every pattern of STALLS, and with resets while it works.
+    """Build the design, run it without stalls, under every pattern of the bench, and with resets while it works (not in
+    Icarus where that takes long).
 
     Demands the expected beats on every output each time, tlast where `frames` frames of one size end (or `lasts_out`;
     neither: not looked at), and the flags. Returns the run without stalls, for statements about cycles.
     """
-    simulator = build(design, models, jobs=1)
+    simulator = bench.build(design)
     wanted = {name: len(beats) for name, beats in expected.items()}
     if frames is not None:
         lasts_out = {name: frame_ends(beats, frames) for name, beats in wanted.items()}
@@ -75,9 +122,10 @@ def check(
         return run
 
     free = one(FREE)
-    for stalls in STALLS[1:]:
+    for stalls in bench.stalls:
         one(stalls)
-    one(STALLS[3], resets=(free.cycles // 3, free.cycles // 2))
+    if bench.simulator == "verilator" or free.cycles < LONG_IN_ICARUS:
+        one(STALLS[3], resets=(free.cycles // 3, free.cycles // 2))
     return free
 
 
@@ -100,17 +148,21 @@ def flowing(run: Run, name: str) -> bool:
 
 __all__ = [
     "FREE",
+    "SIMULATORS",
     "STALLS",
+    "Bench",
     "Design",
     "Port",
     "Simulator",
     "Stalls",
+    "build",
     "check",
     "equal",
     "flowing",
     "frame_ends",
     "from_beats",
     "library",
+    "models_of",
     "random_beats",
     "to_beats",
 ]

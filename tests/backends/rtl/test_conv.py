@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from srq_hw.backends.rtl.memories import conv_bias, conv_weights
-from srq_hw.backends.rtl.verilate import build
 from srq_hw.errors import RunError
 from srq_hw.graph.ir import Node, Tensor
 from srq_hw.graph.ops import OPS
-from tests.backends.rtl.bench import Design, IntArray, Port, check, library, to_beats
+from tests.backends.rtl.bench import Bench, Design, IntArray, Port, check, library, to_beats
 
 SOURCES = library("conv", "window", "mac", "dot", "adder_tree", "rom")
 
@@ -60,7 +57,7 @@ def reference(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_conv(models: Path, name: str):
+def test_conv(bench: Bench, name: str):
     height, width, inside, out, kh, kw, pe, simd, w_bits, a_bits, signed, zero_point = CASES[name]
     groups = GROUPS.get(name, 1)
     depthwise = groups == inside
@@ -102,7 +99,7 @@ def test_conv(models: Path, name: str):
         "bias.hex": conv_bias(corrected, pe, 24),
     }
     design = Design("srq_conv", SOURCES, parameters, (s,), (m,), memories)
-    run = check(design, models, {"s": to_beats(images, simd)}, {"m": to_beats(expected, pe)}, frames=3)
+    run = check(design, bench, {"s": to_beats(images, simd)}, {"m": to_beats(expected, pe)}, frames=3)
 
     ideal = 3 * height * width * (out // pe) * kh * kw * (1 if depthwise else inside // groups // simd)
     fill = (kh // 2 * width + kw // 2 + 1) * (inside // simd)
@@ -117,7 +114,7 @@ def test_conv(models: Path, name: str):
         ({"KW": 2}, "srq_error_kernel_is_even"),
     ],
 )
-def test_parameters_that_do_not_fit_are_refused(models: Path, wrong: dict[str, int | str], said: str):
+def test_parameters_that_do_not_fit_are_refused(bench: Bench, wrong: dict[str, int | str], said: str):
     design = Design("srq_conv", SOURCES, wrong, (Port("s", 4, 8),), (Port("m", 4, 24, True),))
     with pytest.raises(RunError, match=said):
-        build(design, models, jobs=1)
+        bench.build(design)

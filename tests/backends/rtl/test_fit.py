@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from srq_hw.backends.rtl.demand import bram18, demand, dsps, uram
 from srq_hw.backends.rtl.fit import fabric_of, fit
 from srq_hw.backends.rtl.generate import generate
 from srq_hw.backends.rtl.netlist import Fabric
+from srq_hw.backends.search.search import Search
 from srq_hw.graph.ir import IntGraph
 from srq_hw.graph.synthetic import GraphBuilder, edsr_graph
 from srq_hw.target import Dsp, Resources, load_target
@@ -69,18 +72,28 @@ def test_a_wish_is_met_with_more_multipliers(board: Resources):
 
 def test_a_wish_beyond_the_fastest_form_is_not_met_and_names_the_layer(board: Resources):
     found = fit(edsr_graph(16, 1), SIZE, board, 1e6)
-    assert found.fps < 1e6 and found.design.bottleneck == "last"  # 3x3 behind the shuffle: 9 cycles for each pixel
+    assert (
+        found.fps < 1e6 and found.point.roof and found.point.bottleneck == "last"
+    )  # 3x3 behind the shuffle: 9 cycles for each pixel
 
 
 def test_a_small_device_gets_a_lower_rate(board: Resources):
-    graph = edsr_graph(16, 2)
-    few = board.model_copy(update={"dsp": Dsp(kind="DSP48E2", count=fit(graph, (90, 160), board).demand.dsp)})
-    found = fit(graph, (90, 160), few)
-    assert found.short == {} and found.fps < 60 and found.fps >= fitting.LADDER[-1]
+    graph, size = edsr_graph(8, 1), (64, 112)
+
+    def with_dsps(count: int) -> Resources:
+        return board.model_copy(update={"dsp": Dsp(kind="DSP48E2", count=count)})
+
+    least = Search.of(graph, size, with_dsps(1)).at(40.0).cost.dsp  # saves DSPs before all else
+    few = with_dsps(ceil(least / board.utilization_max))
+    found = fit(graph, size, few)
+    assert found.short == {} and 40 <= found.fps < fitting.USUAL_FPS
+    assert found.demand.dsp == found.cost.dsp <= least
+    asked = fit(graph, size, few, fitting.USUAL_FPS)
+    assert asked.fps >= fitting.USUAL_FPS and asked.short.keys() == {"dsp"}
 
 
 def test_a_device_too_small_says_what_is_short(board: Resources):
-    found = fit(edsr_graph(16, 2), (90, 160), board.model_copy(update={"bram36": 2, "uram": 0}))
+    found = fit(edsr_graph(16, 2), (45, 80), board.model_copy(update={"bram36": 2, "uram": 0}))
     assert found.short.keys() == {"bram36"} and found.short["bram36"] > 0
 
 

@@ -18,7 +18,10 @@ MODULES = sorted(LIBRARY.glob("srq_*.v"))
 ALLOWED = {"PROCASSINIT"}  # a register with an initial value: what an FPGA starts with
 SYSTEM_VERILOG = ("logic", "always_ff", "always_comb", "int ", "typedef", "struct", "package", "import", "interface")
 #: (module, parameter, value) whose default leaves out a part of the module
-OPTIONS = [("srq_window", "EDGE", "1"), ("srq_conv", "EDGE", "1"), ("srq_offset", "FILE", '"offsets.hex"')]
+OPTIONS = [
+    *(("srq_window", "EDGE", "1"), ("srq_conv", "EDGE", "1"), ("srq_offset", "FILE", '"offsets.hex"')),
+    ("srq_window", "RAM_STYLE", '"ultra"'),
+]
 
 
 @pytest.fixture
@@ -54,6 +57,20 @@ def test_verilator_has_nothing_to_say(module: str, options: list[str], place: Pa
     done = find_verilator().run([*words, "--top-module", module, LIBRARY / f"{module}.v"], place)
     found = set(re.findall(r"%Warning-(\w+)", done.stderr)) - ALLOWED
     assert done.returncode == 0 and not found, f"{sorted(found)}\n{done.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [*((path.stem, {}) for path in MODULES), *((module, {name: value}) for module, name, value in OPTIONS)],
+)
+def test_icarus_has_nothing_to_say(module: str, options: dict[str, str], place: Path):
+    status = find_tool("icarus")
+    if not status.usable:
+        pytest.skip(f"icarus: {status.problem}; {status.get}")
+    given = [f"-P{module}.{name}={value}" for name, value in options.items()]
+    command = [str(status.path), "-g2005", "-Wall", "-t", "null", "-s", module, *given, *map(str, MODULES)]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
 
 
 def test_verilator_refuses_lanes_that_do_not_divide(place: Path):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.backends.rtl.bench import Design, IntArray, Port, check, flowing, library, random_beats
+from tests.backends.rtl.bench import Bench, Design, IntArray, Port, check, flowing, library, random_beats
 
 SOURCES = library("mac", "dot", "adder_tree")
 
@@ -144,7 +143,7 @@ LATENCY = {"int8_four_nine": 4 + 3 + 1, "int8_one_output": 4 + 3, "int4_unsigned
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_mac(models: Path, name: str):
+def test_mac(bench: Bench, name: str):
     pe, simd, w_bits, a_bits, signed, fold, more = CASES[name]
     frames, results = 3, 50
     design = mac_design(pe, simd, w_bits, a_bits, signed, fold, results, **more)
@@ -163,14 +162,14 @@ def test_mac(models: Path, name: str):
         bias = bias[:0]
     else:
         expected = result(x, weights, bias, fold)
-    run = check(design, models, {"s": x, "w": weights, "b": bias}, {"m": expected}, frames=frames)
+    run = check(design, bench, {"s": x, "w": weights, "b": bias}, {"m": expected}, frames=frames)
     assert run.last["s"] - run.first["s"] + 1 == beats  # a beat per cycle
     if name in LATENCY:
         assert run.first["m"] - run.first["s"] == fold - 1 + LATENCY[name] + (1 if fold == 1 else 2)
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_mac_int4_every_pair_beside_every_neighbour(models: Path, signed: bool):
+def test_mac_int4_every_pair_beside_every_neighbour(bench: Bench, signed: bool):
     """Four 4-bit weights to one multiplication: each weight and activation with every weight of the lane below."""
     lo, hi = limits(4, signed)
     pairs = np.array(list(product(range(lo, hi + 1), range(-8, 8), range(-8, 8))))
@@ -178,5 +177,5 @@ def test_mac_int4_every_pair_beside_every_neighbour(models: Path, signed: bool):
     weights = np.stack([pairs[:, 1], pairs[:, 2], pairs[:, 1], -1 - pairs[:, 2]], axis=1)
     design = mac_design(4, 1, 4, 4, signed, 1, len(x))
     bias = np.zeros((len(x), 4), np.int64)
-    run = check(design, models, {"s": x, "w": weights, "b": bias}, {"m": result(x, weights, bias, 1)}, frames=1)
+    run = check(design, bench, {"s": x, "w": weights, "b": bias}, {"m": result(x, weights, bias, 1)}, frames=1)
     assert flowing(run, "m")

@@ -10,7 +10,7 @@ import pytest
 
 from srq_hw.backends.rtl.memories import ROUNDINGS, requant_entries
 from srq_hw.fixedpoint import requantize
-from tests.backends.rtl.bench import Design, IntArray, Port, check, flowing, library
+from tests.backends.rtl.bench import Bench, Design, IntArray, Port, check, flowing, library
 
 SOURCES = library("requant", "wide_multiply", "shift_right")
 
@@ -82,7 +82,7 @@ def design(case: Case, multiplier: IntArray, shift: IntArray, negative: IntArray
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_requant(models: Path, name: str):
+def test_requant(bench: Bench, name: str):
     case = CASES[name]
     channels = case.lanes * case.folds
     random = np.random.default_rng(len(name))
@@ -98,11 +98,11 @@ def test_requant(models: Path, name: str):
     beats = np.concatenate([acc, acc[::-1], acc]).reshape(-1, case.lanes)
     wanted = np.concatenate([expected, expected[::-1], expected]).reshape(-1, case.lanes)
     plan = design(case, multiplier, shift, negative, len(beats) // 3)
-    run = check(plan, models, {"s": beats}, {"m": wanted}, frames=3)
+    run = check(plan, bench, {"s": beats}, {"m": wanted}, frames=3)
     assert flowing(run, "m") and run.first["m"] - run.first["s"] == 9
 
 
-def test_every_tie_under_every_rule(models: Path):
+def test_every_tie_under_every_rule(bench: Bench):
     """All 10-bit accumulators under the five rules; a tie at every second to sixteenth one, of both signs."""
     multiplier, shift = np.array([1, 3, 3, 2, 3]), np.array([0, 1, 3, 4, 4])
     acc = np.broadcast_to(np.arange(-512, 512)[:, None], (1024, 5))
@@ -114,4 +114,4 @@ def test_every_tie_under_every_rule(models: Path):
     parameters: dict[str, int | str] = {"BEATS": len(acc), "FILE": "requant.hex"}
     ports = (Port("s", 5, 10, True),), (Port("m", 25, 8, True),)
     sources = (Path(__file__).with_name("requant_roundings.v"), *SOURCES)
-    check(Design("requant_roundings", sources, parameters, *ports, memories), models, {"s": acc}, {"m": expected}, 1)
+    check(Design("requant_roundings", sources, parameters, *ports, memories), bench, {"s": acc}, {"m": expected}, 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,7 @@ from srq_hw.graph.ir import Node, Tensor
 from srq_hw.graph.ops import OPS
 from srq_hw.graph.resampling import RESIZE_FILTER, undo_depth_to_space
 from srq_hw.graph.taps import filter_taps
-from tests.backends.rtl.bench import Design, IntArray, Port, check, library, to_beats
+from tests.backends.rtl.bench import Bench, Design, IntArray, Port, check, library, to_beats
 
 
 def edge_conv(x: IntArray, weight: IntArray, bias: IntArray, groups: int) -> IntArray:
@@ -56,7 +54,7 @@ def test_equals_the_operation(kernel: str, factor: int, zero_point: int, channel
 
 
 @pytest.mark.parametrize("mode", ["DCR", "CRD"])
-def test_the_verilog_computes_it(models: Path, mode: str):
+def test_the_verilog_computes_it(bench: Bench, mode: str):
     """srq_conv with these weights gives what a DepthToSpace turns into the operation's result."""
     height, width, channels, factor, pe, zero_point = 4, 5, 3, 2, 4, 131
     taps, denominator = filter_taps("bicubic", factor)
@@ -79,7 +77,7 @@ def test_the_verilog_computes_it(models: Path, mode: str):
     sources = library("conv", "window", "mac", "dot", "adder_tree", "rom")
     ports = (Port("s", simd, 8),), (Port("m", pe, 28, True),)
     design = Design("srq_conv", sources, parameters, *ports, memories)
-    check(design, models, {"s": to_beats(x, simd)}, {"m": to_beats(wanted, pe)}, frames=3)
+    check(design, bench, {"s": to_beats(x, simd)}, {"m": to_beats(wanted, pe)}, frames=3)
 
 
 def test_rows_and_columns_are_not_exchanged():

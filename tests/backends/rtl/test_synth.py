@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from srq_hw.backends.rtl import synth
+from srq_hw.backends.rtl.demand import packed, uram
 from srq_hw.backends.rtl.synth import Figures, family_of, figures_of, simulation_cells, synthesise
 from srq_hw.errors import InputError, RunError
 from srq_hw.target import list_targets, load_target
-from srq_hw.tools import find_tool
+from srq_hw.tools import OutOfTime, find_tool
 from tests.backends.rtl.bench import library
 
 SKID = library("skid")
@@ -172,6 +173,17 @@ def test_units_flat_and_apart(tmp_path: Path, yosys: None):
     assert [text.count("\nendmodule") for text in netlists] == [1, 4]  # two FIFOs, one skid for both, the top
 
 
+@pytest.mark.parametrize(("lanes", "bits", "blocks"), [(3, 4, 1), (3, 12, 2)])
+def test_rows_in_ultraram_take_what_the_rule_says(tmp_path: Path, yosys: None, lanes: int, bits: int, blocks: int):
+    """Three rows of 320 pixels, 48 channels: beats of 12 bits lie four to a word, those of 36 bits two."""
+    channels = 48
+    parameters = {"WIDTH": 320, "CHANNELS": channels, "LANES": lanes, "BITS": bits, "RAM_STYLE": "ultra"}
+    figures = synthesise("srq_window", library("window"), parameters, {}, tmp_path)
+    beats = (3 * 320 + 3) * channels // lanes
+    assert figures.uram == uram(*packed(beats, lanes * bits)) == blocks
+    assert (figures.bram36, figures.bram18, figures.lut_memory) == (0, 0, 0)
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
@@ -191,9 +203,12 @@ def test_a_missing_memory_file_is_named(tmp_path: Path, yosys: None):
         synthesise("srq_rom", library("rom"), {"FILE": "words.hex"}, {"other.hex": "0"}, tmp_path)
 
 
-def test_the_time_limit(tmp_path: Path, yosys: None):
-    with pytest.raises(RunError, match="synthesis of srq_skid: not finished after 1 s, in the step: Executing "):
+def test_the_time_limit(tmp_path: Path, yosys: None, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(OutOfTime, match="synthesis of srq_skid: not finished after 1 s, in the step: Executing "):
         synthesise("srq_skid", SKID, {}, {}, tmp_path, seconds=1)
+    monkeypatch.setenv("SRQ_TOOL_SECONDS", "0.1")
+    with pytest.raises(OutOfTime, match=r"not finished after 0\.1 s.* SRQ_TOOL_SECONDS allows more"):
+        synthesise("srq_skid", SKID, {}, {}, tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.suffix != ".lock"]
 
 

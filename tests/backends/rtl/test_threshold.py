@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from srq_hw.backends.rtl.memories import threshold_steps
 from srq_hw.fixedpoint import requantize, thresholds
-from tests.backends.rtl.bench import Design, Port, check, flowing, library
+from tests.backends.rtl.bench import Bench, Design, Port, check, flowing, library
 
 #: name: (bits, lanes, folds, accumulator bits, lo, shift, rounding)
 CASES = {
@@ -21,7 +19,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_threshold(models: Path, name: str):
+def test_threshold(bench: Bench, name: str):
     bits, lanes, folds, acc_bits, lo, shift, rounding = CASES[name]
     channels, hi = lanes * folds, lo + (1 << bits) - 1
     acc_lo, acc_hi = -(1 << (acc_bits - 1)), (1 << (acc_bits - 1)) - 1
@@ -45,5 +43,5 @@ def test_threshold(models: Path, name: str):
     ports = (Port("s", lanes, acc_bits, True),), (Port("m", lanes, bits, lo < 0),)
     memories = threshold_steps(levels, lanes, acc_bits + 1, "t")
     design = Design("srq_threshold", library("threshold"), parameters, *ports, memories)
-    run = check(design, models, {"s": beats}, {"m": wanted}, frames=3)
+    run = check(design, bench, {"s": beats}, {"m": wanted}, frames=3)
     assert flowing(run, "m") and run.first["m"] - run.first["s"] == 2 * bits + 1

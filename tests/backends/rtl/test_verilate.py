@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from srq_hw.backends.rtl import toolchain, verilate
 from srq_hw.backends.rtl.verilate import Design, Port, Simulator, Stalls, build
 from srq_hw.errors import InputError, RunError
-from srq_hw.tools import find_tool
+from srq_hw.tools import OutOfTime, find_tool
 from tests.backends.rtl.bench import library, random_beats
 
 S, M = Port("s", 1, 8), Port("m", 1, 8)
@@ -182,8 +183,27 @@ def test_verilog_that_is_wrong_is_refused_and_leaves_nothing(tmp_path: Path, mod
     design = register(tmp_path, "m_tdata <= no_such_signal;")
     with pytest.raises(RunError, match=r"verilator refuses try_register:(.|\n)*no_such_signal"):
         build(design, models, jobs=1)
-    key = verilate._key(design, toolchain.prepare(models))
+    key = verilate.design_key(design, toolchain.prepare(models).key)
     assert [path.name for path in models.iterdir() if key in path.name] == [f".try_register-{key}.lock"]
+
+
+def test_a_tool_that_takes_too_long_is_ended_with_what_it_has_started(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The compiler: a script that starts another program, as g++ does."""
+    toolchain.prepare(models)
+    script = tmp_path / "g++"
+    pids = tmp_path / "pids"
+    script.write_text(f"#!/bin/sh\n[ $1 = --version ] && exec g++ --version\nsleep 60 &\necho $! >> {pids}\nwait\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("SRQ_GXX", str(script))
+    monkeypatch.setenv("SRQ_TOOL_SECONDS", "0.5")
+    with pytest.raises(OutOfTime, match=re.escape(f"{script}: not finished after 0.5 s. SRQ_TOOL_SECONDS")):
+        build(register(tmp_path, "// slow"), tmp_path / "models", jobs=1)
+    assert not [path for path in (tmp_path / "models").iterdir() if path.suffix != ".lock"]
+    (started,) = pids.read_text().split()
+    status = Path(f"/proc/{started}/stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"
 
 
 def test_a_design_without_the_named_stream_does_not_compile(tmp_path: Path, models: Path):

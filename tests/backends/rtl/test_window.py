@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from tests.backends.rtl.bench import Design, IntArray, Port, check, library, to_beats
+from tests.backends.rtl.bench import Bench, Design, IntArray, Port, check, library, to_beats
 
 #: name: (height, width, channels, lanes, KH, KW, repeat, zero point, ram style); 2 groups or repeated edge pixels where
 #: the name says so
@@ -20,13 +18,18 @@ CASES = {
     "3x3_two_groups": (4, 5, 8, 2, 3, 3, 2, 0, "auto"),
     "repeat_1x1": (3, 4, 4, 2, 1, 1, 3, 0, "auto"),
     "edge_3x3": (6, 7, 4, 2, 3, 3, 2, 99, "auto"),
-    "edge_5x5": (7, 29, 8, 1, 5, 5, 1, 0, "block"),  # a ring of 1164 beats, no power of two
+    "edge_5x5": (4, 29, 8, 1, 5, 5, 1, 0, "block"),  # a ring of 1164 beats, no power of two
     "edge_5x5_smaller_than_kernel": (2, 1, 1, 1, 5, 5, 1, 0, "auto"),
     "edge_5x5_of_a_pixel": (1, 1, 2, 2, 5, 5, 1, 0, "auto"),
     "edge_1x3": (4, 9, 3, 1, 1, 3, 1, 0, "distributed"),
     "edge_3x1": (3, 2, 2, 2, 3, 1, 1, 0, "auto"),
     "edge_7x3_two_groups": (5, 4, 8, 2, 7, 3, 2, 0, "auto"),
     "edge_1x1": (3, 4, 4, 2, 1, 1, 3, 0, "auto"),
+    "ultra": (3, 41, 10, 2, 3, 3, 1, -3, "ultra"),  # four beats to a word, a ring of 619 beats made 620
+    "ultra_two_beats_to_a_word": (4, 5, 8, 4, 3, 3, 1, 1, "ultra"),
+    "ultra_wide": (3, 4, 10, 5, 3, 3, 1, 0, "ultra"),  # a beat per word
+    "edge_ultra": (6, 7, 4, 1, 3, 3, 1, 0, "ultra"),  # eight beats to a word
+    "edge_ultra_five_bits": (4, 5, 6, 3, 3, 1, 2, 0, "ultra"),  # 15 bits in two bytes, four to a word
 }
 
 
@@ -46,19 +49,20 @@ def windows(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_window(models: Path, name: str):
+def test_window(bench: Bench, name: str):
     height, width, channels, lanes, kh, kw, repeat, zero_point, style = CASES[name]
     groups = 2 if name.endswith("groups") else 1
     edge = name.startswith("edge")
-    s, m = Port("s", lanes, 8, True), Port("m", lanes, 8, True)
-    images = np.random.default_rng(kh).integers(-128, 128, (3, height, width, channels))
+    bits = 5 if name.endswith("five_bits") else 8
+    s, m = Port("s", lanes, bits, True), Port("m", lanes, bits, True)
+    images = np.random.default_rng(kh).integers(*s.limits, (3, height, width, channels), endpoint=True)
     expected = windows(images, kh, kw, repeat, None if edge else zero_point, lanes, groups)
     parameters: dict[str, int | str] = {
         "HEIGHT": height,
         "WIDTH": width,
         "CHANNELS": channels,
         "LANES": lanes,
-        "BITS": 8,
+        "BITS": bits,
         "KH": kh,
         "KW": kw,
         "GROUPS": groups,
@@ -68,7 +72,7 @@ def test_window(models: Path, name: str):
         "RAM_STYLE": style,
     }
     design = Design("srq_window", library("window"), parameters, (s,), (m,))
-    run = check(design, models, {"s": to_beats(images, lanes)}, {"m": expected}, frames=3)
+    run = check(design, bench, {"s": to_beats(images, lanes)}, {"m": expected}, frames=3)
 
     # Fill, then a beat per cycle. Where a window is read as fast as pixels come, later ones may wait for pixels.
     folds = channels // lanes

@@ -11,7 +11,8 @@
 //   REPEAT      times each group's window is sent (its output folds in the convolution)
 //   ZERO_POINT  the padding integer
 //   EDGE        1: row and column are clamped to the image instead (edge pixels repeated); ZERO_POINT is not read
-//   RAM_STYLE   attribute of the buffer
+//   RAM_STYLE   attribute of the buffer; with "ultra" a word holds two, four or eight beats, where UltraRAM's 72 bits take
+//               them, each in bytes of its own (9 bits), by which it is written. What was never written is never sent.
 // Throughput: a beat per cycle once KH / 2 rows and KW / 2 + 1 pixels are in; HEIGHT * WIDTH * REPEAT * KH * KW *
 // CHANNELS / LANES beats per frame in all. Latency from the last beat that a window needs to its first beat: 4 cycles, with
 // EDGE (and a kernel larger than 1 x 1) 6.
@@ -71,11 +72,12 @@ module srq_window #(
     localparam WANTED = SPAN + AHEAD + 4;
     localparam ADDRESS_BITS = $clog2(WANTED);
     localparam POWER = 1 << ADDRESS_BITS;
-    localparam RING = (POWER <= 512 || 4 * POWER <= 5 * WANTED) ? POWER : WANTED;
+    localparam TDATA = LANES * BITS;
+    localparam PACK = (RAM_STYLE != "ultra" || TDATA > 36) ? 1 : (TDATA > 18) ? 2 : (TDATA > 9) ? 4 : 8;  // beats per word
+    localparam RING = (POWER <= 512 || 4 * POWER <= 5 * WANTED) ? POWER : (WANTED + PACK - 1) / PACK * PACK;
     localparam LEVEL_BITS = $clog2(RING + 1);
 
     // ---- writer ----------------------------------------------------------------------------------------------------
-    (* ram_style = RAM_STYLE *) reg [LANES*BITS-1:0] ring [0:RING-1];
     localparam [ADDRESS_BITS-1:0] RING_LAST = RING - 1;
     // The padding in front of pixel 0 occupies addresses, too: window 0 starts at address 0.
     localparam [ADDRESS_BITS-1:0] START = PH * ROW + PW * FOLDS;
@@ -83,7 +85,6 @@ module srq_window #(
     initial write_address = START;
     wire write = s_tvalid && s_tready;
 
-    always @(posedge clk) if (write) ring[write_address] <= s_tdata;
     always @(posedge clk) begin
         if (rst) write_address <= START;
         else if (write) write_address <= (write_address == RING_LAST) ? {ADDRESS_BITS{1'b0}} : write_address + 1'b1;
@@ -320,8 +321,39 @@ module srq_window #(
 
     // ---- memory, padding -------------------------------------------------------------------------------------------
     localparam [BITS-1:0] PADDING = ZERO_POINT;
-    reg [LANES*BITS-1:0] beat;
-    initial beat = {LANES*BITS{1'b0}};
+    wire [TDATA-1:0] beat;
+    generate
+        if (PACK == 1) begin : g_beats
+            (* ram_style = RAM_STYLE *) reg [TDATA-1:0] ring [0:RING-1];
+            reg [TDATA-1:0] word;
+            initial word = {TDATA{1'b0}};
+            always @(posedge clk) if (write) ring[write_address] <= s_tdata;
+            always @(posedge clk) if (en) word <= ring[place];
+            assign beat = word;
+        end else begin : g_words
+            localparam PART = 72 / PACK;
+            localparam WHERE_BITS = $clog2(PACK);  // of an address: which beat of its word
+            (* ram_style = RAM_STYLE *) reg [PACK*PART-1:0] ring [0:(RING+PACK-1)/PACK-1];
+            reg [PACK*PART-1:0] word;
+            initial word = {PACK*PART{1'b0}};
+            reg [WHERE_BITS-1:0] where;
+            initial where = {WHERE_BITS{1'b0}};
+            wire [PART-1:0] given = s_tdata;
+            wire [WHERE_BITS-1:0] write_where = write_address[WHERE_BITS-1:0];
+            integer i;
+            always @(posedge clk) begin
+                for (i = 0; i < PACK; i = i + 1)
+                    if (write && write_where == i) ring[write_address >> WHERE_BITS][i*PART +: PART] <= given;
+            end
+            always @(posedge clk) begin
+                if (en) begin
+                    word <= ring[place >> WHERE_BITS];
+                    where <= place[WHERE_BITS-1:0];
+                end
+            end
+            assign beat = word[where*PART +: TDATA];
+        end
+    endgenerate
     reg valid, outside, last;
     initial begin
         valid = 1'b0;
@@ -329,7 +361,6 @@ module srq_window #(
         last = 1'b0;
     end
 
-    always @(posedge clk) if (en) beat <= ring[place];
     always @(posedge clk) if (en) m_tdata <= outside ? {LANES{PADDING}} : beat;
     always @(posedge clk) begin
         if (rst) begin

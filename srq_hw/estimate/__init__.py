@@ -1,0 +1,1 @@
+"""`srq-hw estimate`: does a network fit a board, how fast, and what would make it fit."""
