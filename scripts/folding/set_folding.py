@@ -90,7 +90,7 @@ def _costs(model: Any, device: Any, known: dict[Any, Any]) -> dict[str, Any]:
     from qonnx.custom_op.registry import getCustomOp
 
     from srq_hw.backends.finn.estimate import estimate
-    from srq_hw.backends.finn.figures import _node
+    from srq_hw.backends.finn.figures import node_figures
 
     rows, cycles = [], 0
     for node in model.graph.node:
@@ -102,7 +102,7 @@ def _costs(model: Any, device: Any, known: dict[Any, Any]) -> dict[str, Any]:
                 op.set_nodeattr(key, value)
             kind = (node.name, node.SerializeToString(deterministic=True), _readers(model, node))
             if kind not in known:
-                cost = estimate([_node(model, node, device, {})], device).nodes[0]["ours"]
+                cost = estimate([node_figures(model, node, device, {})], device).nodes[0]["ours"]
                 known[kind] = tuple(cost[name] for name in RESOURCES)
             seen[known[kind]] = None
         rows.append(list(seen))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from srq_hw.backends.finn.choose import Chosen, Wish, both_libraries, choose
+from srq_hw.backends.finn.choose import FPS_MOST, Chosen, Wish, both_libraries, choose
 from srq_hw.backends.finn.estimate import Device, Estimate
 from srq_hw.backends.finn.folding import lanes_to_job
 from srq_hw.backends.finn.placement import Library, Place, check_library
@@ -28,7 +28,7 @@ from srq_hw.graph.ir import IntGraph
 from srq_hw.target import Resources, Target
 from srq_hw.tools import find_tool
 
-#: worker runs where a design takes more than the search said
+#: worker runs where a design takes more than the search said, or leaves room for a higher rate
 TRIES = 3
 #: what a build leaves in its folder, beside sources/ and report/
 MODEL, DATAFLOW, FOLDING, SUMMARY = "model.onnx", "dataflow.onnx", "folding.json", "finn.json"
@@ -171,13 +171,17 @@ def build_finn(
 
     try:
         with ThreadPoolExecutor(1) as pool:  # for what FINN need not wait for
-            for _ in range(TRIES):
+            for tries_left in reversed(range(TRIES)):
                 result = run_worker(job, work, progress, written)
                 assert chosen is not None  # `written` ran
                 estimate = Estimate.from_dict(result["estimate"])
-                if estimate.fits or not chosen.point.fits or folding is not None:
+                if folding is not None or not tries_left:
                     break
-                chosen = chosen.corrected(cost_of(estimate), wish)
+                other = chosen.corrected(cost_of(estimate), wish)
+                slow = chosen.point.fps < (fps or FPS_MOST)
+                if not other.point.fits or (estimate.fits and not (slow and other.point.fps > chosen.point.fps)):
+                    break
+                chosen = other
     except InputError:
         shutil.rmtree(beside)
         raise

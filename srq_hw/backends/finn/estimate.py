@@ -11,9 +11,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from srq_hw.backends.finn.unit_costs import finn_ff, finn_lut
+from srq_hw.backends.rtl.netlist import PORTS
 
-#: A operand of the multiplier, bits; lanes of a matrix unit are packed into it (finn-rtllib/mvu/mvu.sv)
-DSP_A_BITS = {"DSP48E1": 25, "DSP48E2": 27, "DSP58": 27}
 #: FINN's names of what is counted
 RESOURCES = ("LUT", "FF", "DSP", "BRAM_18K", "URAM")
 
@@ -118,7 +117,7 @@ class Estimate:
 
 def mvu_lanes(weight_bits: int, input_bits: int, narrow: bool, dsp_kind: str) -> int:
     """Products that one DSP slice of FINN's RTL matrix unit computes: the formula of mvu.sv, NUM_LANES."""
-    a_bits = DSP_A_BITS[dsp_kind]
+    a_bits = PORTS[dsp_kind]  # lanes are packed into it (finn-rtllib/mvu/mvu.sv)
     if weight_bits == a_bits:
         return 1
     return 1 + (a_bits - (0 if narrow else 1) - weight_bits) // (weight_bits + input_bits - 1)

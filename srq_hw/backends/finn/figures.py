@@ -15,10 +15,10 @@ from srq_hw.backends.finn.ops.nodes import is_srq
 def figures(model: Any, device: Device) -> list[NodeFigures]:
     """One row per node, in graph order."""
     fifos = _join_fifos(model, device)
-    return [_node(model, node, device, fifos.get(node.name, {})) for node in model.graph.node]
+    return [node_figures(model, node, device, fifos.get(node.name, {})) for node in model.graph.node]
 
 
-def _node(model: Any, node: Any, device: Device, fifo: dict[str, int]) -> NodeFigures:
+def node_figures(model: Any, node: Any, device: Device, fifo: dict[str, int]) -> NodeFigures:
     """The row of one node as it is folded now. fifo: what its early side waits in."""
     from qonnx.custom_op.registry import getCustomOp
 

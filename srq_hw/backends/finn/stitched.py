@@ -23,13 +23,12 @@ from srq_hw.backends.finn.stitched_sources import Sources, collect, our_modules
 from srq_hw.backends.finn.stitched_top import TOP, Top, write_top
 from srq_hw.backends.finn.stitched_units import Origin, read_units
 from srq_hw.backends.rtl.netlist import Stream
+from srq_hw.backends.rtl.oracle import STALLS, differences
 from srq_hw.backends.rtl.verilate import Design, Port, Run, Simulator, Stalls, build
 from srq_hw.errors import InputError
 from srq_hw.graph.ir import Int, IntGraph
 from srq_hw.simulate.reference import run as reference
 
-#: both sides stall in so many per cent of the cycles
-STALLS = Stalls(in_=30, out=30, seed=1)
 #: frames that a beat may be on its way, when nothing moves outside: small ones in a deep network
 PATIENCE = 4
 
@@ -149,7 +148,7 @@ def simulate_stitched(
         "reset in the middle": (_run(simulator, design, two, Stalls(), (middle,)), expected[:2]),
     }
     ended = time.perf_counter()
-    found = [_compare(run, wanted, sink, name) for name, (run, wanted) in runs.items()]
+    found = [differences(name, run.outputs[sink.name], wanted) for name, (run, wanted) in runs.items()]
     ends = free.ends[sink.name]
     assert result.estimate is not None
     return Stitched(
@@ -186,15 +185,3 @@ def _run(
         resets=resets,
         latency=PATIENCE * design.cycles,
     )
-
-
-def _compare(run: Run, expected: Int, sink: Stream, name: str) -> tuple[int, str | None]:
-    """Differing integers, and the first of them in words."""
-    found = run.outputs[sink.name].reshape(expected.shape)
-    wrong = np.argwhere(found != expected)
-    if not len(wrong):
-        return 0, None
-    at = tuple(wrong[0])
-    frame, y, x, c = (int(value) for value in at)
-    text = f"{name}: frame {frame}, y {y}, x {x}, channel {c}: {int(found[at])}, wanted {int(expected[at])}"
-    return len(wrong), text

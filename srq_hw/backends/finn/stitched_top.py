@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from srq_hw.backends.finn.ops.wrapper import padded
 from srq_hw.backends.finn.stitched_units import Unit, Units
-from srq_hw.backends.rtl.emit import _instance_lines
+from srq_hw.backends.rtl.emit import instance_lines
 from srq_hw.backends.rtl.netlist import Instance, Netlist, Stream
 from srq_hw.backends.rtl.units import converted
 
@@ -53,7 +53,7 @@ class _Builder:
     def instance(self, instance: Instance) -> None:
         out = instance.ports["m"]
         netlist = Netlist(TOP, (out.height, out.width), out, replace(out, name=""), (instance,))
-        self.lines += ["", *_instance_lines(instance, netlist)]
+        self.lines += ["", *instance_lines(instance, netlist)]
 
     def take(self, tensor: str, lanes: int) -> Stream:
         """The stream of a tensor with the lanes that its reader wants."""
@@ -118,7 +118,7 @@ def write_top(graph: Units, units: Sequence[Unit]) -> Top:
         ");",
         *builder.lines,
         "",
-        *_instance_lines(leave, netlist),
+        *instance_lines(leave, netlist),
         "endmodule",
         "",
     ]

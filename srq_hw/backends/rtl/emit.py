@@ -40,7 +40,7 @@ def top_text(netlist: Netlist, graph_name: str, graph_sha256: str, cycles: int) 
         ");",
     ]
     for instance in netlist.instances:
-        lines += ["", *_instance_lines(instance, netlist)]
+        lines += ["", *instance_lines(instance, netlist)]
     lines += ["endmodule", "/* verilator lint_on UNUSEDSIGNAL */", ""]
     return "\n".join(lines)
 
@@ -63,7 +63,8 @@ def _port_lines(stream: Stream, forward: str, backward: str, end: str) -> list[s
     ]
 
 
-def _instance_lines(instance: Instance, netlist: Netlist) -> Iterator[str]:
+def instance_lines(instance: Instance, netlist: Netlist) -> Iterator[str]:
+    """An instance with its comment, and the wires of its output streams that are no ports of the top."""
     yield f"    // {instance.name}: {instance.comment}"
     for _, stream in instance.outputs:
         if stream.name != netlist.output.name:

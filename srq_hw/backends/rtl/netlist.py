@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+#: bits of the wide input of a multiplier, by DSP block
+PORTS = {"DSP48E1": 25, "DSP48E2": 27, "DSP58": 27}
+
 
 @dataclass(frozen=True)
 class Fabric:

@@ -107,18 +107,27 @@ def _run(simulator: Simulator, design: RtlDesign, images: Int, stalls: Stalls, r
 def _compare(run: Run, expected: Int, design: RtlDesign, name: str) -> tuple[int, str | None]:
     """Differing integers, and the first of them in words; a tlast or a flag in the wrong place counts as one more."""
     out = design.output
-    found = run.outputs[out.name].reshape(expected.shape)
-    wrong = np.argwhere(found != expected)
+    wrong, text = differences(name, run.outputs[out.name], expected)
     lasts = np.arange(1, len(expected) * out.beats + 1) % out.beats == 0
     misplaced = int((run.lasts[out.name] != lasts).sum())
     flags = sum(run.flags.values())
-    text = None
-    if len(wrong):
-        frame, y, x, c = (int(value) for value in wrong[0])
-        at = tuple(wrong[0])
-        text = f"{name}: frame {frame}, y {y}, x {x}, channel {c}: {int(found[at])}, wanted {int(expected[at])}"
-    elif misplaced:
+    if not wrong and misplaced:
         text = f"{name}: tlast differs on {misplaced} beats"
-    elif flags:
+    elif not wrong and flags:
         text = f"{name}: frame_error is up"
-    return len(wrong) + misplaced + flags, text
+    return wrong + misplaced + flags, text
+
+
+def differences(name: str, values: Int, expected: Int) -> tuple[int, str | None]:
+    """Integers that differ, and the first of them in words, after the name of the run.
+
+    expected: int64 (N, H, W, C); values: as many, in the order of the stream.
+    """
+    found = values.reshape(expected.shape)
+    wrong = np.argwhere(found != expected)
+    if not len(wrong):
+        return 0, None
+    at = tuple(wrong[0])
+    frame, y, x, c = (int(value) for value in at)
+    text = f"{name}: frame {frame}, y {y}, x {x}, channel {c}: {int(found[at])}, wanted {int(expected[at])}"
+    return len(wrong), text

@@ -17,15 +17,13 @@ from srq_hw.backends.rtl.arrange import arrange
 from srq_hw.backends.rtl.costs import Cost
 from srq_hw.backends.rtl.folding import Folding
 from srq_hw.backends.rtl.limits import refuse
-from srq_hw.backends.rtl.netlist import Fabric
+from srq_hw.backends.rtl.netlist import PORTS, Fabric
 from srq_hw.backends.search.library import Library, srq_library
 from srq_hw.backends.search.problem import RESOURCES, Problem, Reals, make_problem
 from srq_hw.backends.search.solve import Solution, score_of, solve
 from srq_hw.graph.ir import IntGraph
-from srq_hw.target import DspKind, Resources
+from srq_hw.target import Resources
 
-#: wide input of a multiplier block, bits
-PORTS: dict[DspKind, int] = {"DSP48E1": 25, "DSP48E2": 27, "DSP58": 27}
 #: resources as boards count them
 BOARD = ("lut", "ff", "dsp", "bram36", "uram")
 #: points of a trade-off curve

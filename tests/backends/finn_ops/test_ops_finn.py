@@ -13,7 +13,8 @@ from op_cases import FRAMES, all_cases
 
 from srq_hw.backends.finn.ops.lanes import node_lanes
 from srq_hw.backends.finn.ops.nodes import DUPLICATE, OP_TYPES
-from srq_hw.backends.finn.ops.wrapper import PORTS, hardware
+from srq_hw.backends.finn.ops.wrapper import hardware
+from srq_hw.backends.rtl.netlist import PORTS
 from srq_hw.backends.rtl.verilate import LIBRARY, Run, Simulator, Stalls, build
 from srq_hw.tools import find_tool
 

@@ -25,9 +25,10 @@ from srq_hw.backends.finn.ops.nodes import (
     operation,
     parse_type,
 )
-from srq_hw.backends.finn.ops.wrapper import PORTS, hardware
+from srq_hw.backends.finn.ops.wrapper import hardware
 from srq_hw.backends.rtl.costs import Cost, cost
 from srq_hw.backends.rtl.folding import conv_shape
+from srq_hw.backends.rtl.netlist import PORTS
 from srq_hw.errors import InputError, RunError
 from srq_hw.graph.check import SAME_TYPE_OPS, ends
 from srq_hw.graph.ir import Int

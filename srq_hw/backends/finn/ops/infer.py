@@ -29,9 +29,8 @@ from srq_hw.backends.finn.ops.nodes import (
     parse_type,
 )
 from srq_hw.backends.finn.ops.streamline import step_srq_integer_ends, step_srq_streamline
-from srq_hw.backends.finn.ops.wrapper import PORTS
 from srq_hw.backends.rtl.folding import Goal, Lanes, divisors, fold
-from srq_hw.backends.rtl.netlist import Fabric
+from srq_hw.backends.rtl.netlist import PORTS, Fabric
 from srq_hw.errors import InputError
 from srq_hw.fixedpoint import bits_for
 from srq_hw.graph.ir import Attr, Int, Node, Tensor

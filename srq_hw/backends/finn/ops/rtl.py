@@ -10,7 +10,8 @@ from finn.custom_op.fpgadataflow.rtlbackend import RTLBackend
 from finn.util.basic import get_dsp_block
 
 from srq_hw.backends.finn.ops.base import CLASSES, SrqOp
-from srq_hw.backends.finn.ops.wrapper import PORTS, hardware, wrapper_text
+from srq_hw.backends.finn.ops.wrapper import hardware, wrapper_text
+from srq_hw.backends.rtl.netlist import PORTS
 from srq_hw.backends.rtl.verilate import LIBRARY
 from srq_hw.files import write_text
 

@@ -10,15 +10,13 @@ import onnx
 
 from srq_hw.backends.finn.ops.lanes import node_lanes
 from srq_hw.backends.finn.ops.nodes import DUPLICATE, base_type, image_size, input_reach, input_tensors, node_graph
-from srq_hw.backends.rtl.emit import _instance_lines, library_files
+from srq_hw.backends.rtl.emit import instance_lines, library_files
 from srq_hw.backends.rtl.folding import Folding
 from srq_hw.backends.rtl.limits import refuse
 from srq_hw.backends.rtl.netlist import Fabric, Instance, Netlist, Stream
 from srq_hw.backends.rtl.stitch import verilog_names
 from srq_hw.backends.rtl.units import Plan, unit
 
-#: bits of the wide input of a multiplier, by FINN's name of the DSP block
-PORTS = {"DSP48E1": 25, "DSP48E2": 27, "DSP58": 27}
 #: FINN pads every tdata to whole bytes
 BYTE = 8
 
@@ -132,7 +130,7 @@ def wrapper_text(name: str, made: Hardware, folder: str) -> str:
             key: where + value if key.endswith("FILE") and isinstance(value, str) else value
             for key, value in instance.parameters.items()
         }
-        lines += ["", *_instance_lines(replace(instance, parameters=placed), netlist)]
+        lines += ["", *instance_lines(replace(instance, parameters=placed), netlist)]
     for index, stream in enumerate(made.outputs):
         outer, inner = f"out{index}_V", stream.name
         padding = padded(stream) - stream.tdata_bits
