@@ -22,9 +22,8 @@ from srq_hw.backends.finn.build import DATAFLOW, FinnResult
 from srq_hw.backends.finn.stitched_sources import Sources, collect, our_modules
 from srq_hw.backends.finn.stitched_top import TOP, Top, write_top
 from srq_hw.backends.finn.stitched_units import Origin, read_units
-from srq_hw.backends.rtl.netlist import Stream
-from srq_hw.backends.rtl.oracle import STALLS, differences
-from srq_hw.backends.rtl.verilate import Design, Port, Run, Simulator, Stalls, build
+from srq_hw.backends.rtl.oracle import STALLS, differences, port_of
+from srq_hw.backends.rtl.verilate import Design, Run, Simulator, Stalls, build
 from srq_hw.errors import InputError
 from srq_hw.graph.ir import Int, IntGraph
 from srq_hw.simulate.reference import run as reference
@@ -111,7 +110,7 @@ def compile_stitched(design: StitchedDesign, models: Path, jobs: int = 2) -> Sim
             written.append(Path(scratch) / name)
         files = [*our_modules([*made.files.values(), top.text]), *made.library, *written]
         files.sort(key=lambda path: not path.name.endswith("_pkg.sv"))  # packages are read first
-        ports = ((_port(top.source),), (_port(top.sink),))
+        ports = ((port_of(top.source),), (port_of(top.sink),))
         return build(Design(TOP, tuple(files), {}, *ports, made.memories), models, jobs)
 
 
@@ -167,10 +166,6 @@ def simulate_stitched(
         build_seconds=built - started,
         run_seconds=ended - compared,
     )
-
-
-def _port(stream: Stream) -> Port:
-    return Port(stream.name, stream.lanes, stream.bits, stream.signed)
 
 
 def _run(

@@ -6,7 +6,7 @@ design is as slow as that (`Folding.cycles`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import gcd
 
@@ -147,12 +147,24 @@ def conv_shape(graph: IntGraph, node: Node, size: tuple[int, int], port: int = 2
 
 def fold(graph: IntGraph, goal: Goal) -> Folding:
     """Lanes for every node, each the cheapest that reaches the goal."""
-    return Folding(goal.cycles, {node.name: _RULES[node.op](graph, node, goal) for node in graph.nodes})
+    return Folding(goal.cycles, {node.name: _cheapest(graph, node, goal) for node in graph.nodes})
 
 
-def _fewest(candidates: list[int], values: int, cycles: int) -> int:
-    """The smallest number of lanes that moves `values` values in the cycles, else the largest."""
-    return next((lanes for lanes in candidates if values // lanes <= cycles), candidates[-1])
+def candidates(graph: IntGraph, node: Node, size: tuple[int, int], port: int = 27) -> list[Lanes]:
+    """Every choice of lanes that a node has for frames of size (H, W), fewest lanes first."""
+    return _CANDIDATES[node.op](graph, node, size, port)
+
+
+def _cheapest(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
+    """The fewest lanes in time, else the fastest; a convolution by its own rule."""
+    found = candidates(graph, node, goal.size, goal.fabric.port)
+    if node.op in ("Conv", "ResizeFilter"):
+        core = _conv_lanes(conv_shape(graph, node, goal.size, goal.fabric.port), goal.cycles)
+        found = [lanes for lanes in found if lanes.core == core]
+    if node.op == "ResizeFilter":  # its output moves beats of its own
+        values = _values(graph, node.output, goal.size)
+        return next((lanes for lanes in found if values // lanes.output <= goal.cycles), found[-1])
+    return next((lanes for lanes in found if lanes.cycles <= goal.cycles), found[-1])
 
 
 def _values(graph: IntGraph, name: str, size: tuple[int, int]) -> int:
@@ -171,20 +183,21 @@ def _conv_lanes(shape: ConvShape, cycles: int) -> tuple[int, int]:
     return min(met, key=cost) if met else min(shape.foldings(), key=lambda lanes: shape.cycles(*lanes))
 
 
-def _conv(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
-    shape = conv_shape(graph, node, goal.size, goal.fabric.port)
-    pe, simd = _conv_lanes(shape, goal.cycles)
-    return Lanes((simd,), pe, shape.cycles(pe, simd), core=(pe, simd))
+def _conv(graph: IntGraph, node: Node, size: tuple[int, int], port: int) -> list[Lanes]:
+    shape = conv_shape(graph, node, size, port)
+    return [Lanes((simd,), pe, shape.cycles(pe, simd), (pe, simd)) for pe, simd in shape.foldings()]
 
 
-def _beatwise(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
-    """One beat in, one beat out."""
-    values = _values(graph, node.output, goal.size)
-    lanes = _fewest(divisors(graph.tensors[node.output].channels), values, goal.cycles)
-    return Lanes((lanes,) * len(node.inputs), lanes, values // lanes)
+def _beatwise(graph: IntGraph, node: Node, size: tuple[int, int], port: int) -> list[Lanes]:
+    """One beat in, one beat out; of a pixel shuffle the lanes of DCR order, which need no wide memory."""
+    values = _values(graph, node.output, size)
+    return [
+        Lanes((lanes,) * len(node.inputs), lanes, values // lanes)
+        for lanes in divisors(graph.tensors[node.output].channels)
+    ]
 
 
-def _channels(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
+def _channels(graph: IntGraph, node: Node, size: tuple[int, int], port: int) -> list[Lanes]:
     """Concat and Slice: lanes that divide every piece."""
     pieces = [graph.tensors[name].channels for name in node.inputs]
     whole = node.inputs[0]
@@ -192,34 +205,28 @@ def _channels(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
         pieces += [node.int_attr("start"), node.int_attr("stop")]
     else:
         whole = node.output
-    values = _values(graph, whole, goal.size)
-    lanes = _fewest(divisors(gcd(*pieces)), values, goal.cycles)
-    return Lanes((lanes,) * len(node.inputs), lanes, values // lanes)
+    values = _values(graph, whole, size)
+    return [Lanes((lanes,) * len(node.inputs), lanes, values // lanes) for lanes in divisors(gcd(*pieces))]
 
 
-def _shuffle(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
-    """DCR order with the same lanes on both sides needs no wide memory; CRD gathers whole pixels anyway."""
-    values = _values(graph, node.output, goal.size)
-    out = _fewest(divisors(graph.tensors[node.output].channels), values, goal.cycles)
-    return Lanes((out,), out, values // out)
+def _filter(graph: IntGraph, node: Node, size: tuple[int, int], port: int) -> list[Lanes]:
+    shape = conv_shape(graph, node, size, port)
+    values = _values(graph, node.output, size)
+    return [
+        Lanes((simd,), out, max(shape.cycles(pe, simd), values // out), (pe, simd))
+        for pe, simd in shape.foldings()
+        for out in divisors(graph.tensors[node.output].channels)
+    ]
 
 
-def _filter(graph: IntGraph, node: Node, goal: Goal) -> Lanes:
-    shape = conv_shape(graph, node, goal.size, goal.fabric.port)
-    pe, simd = _conv_lanes(shape, goal.cycles)
-    values = _values(graph, node.output, goal.size)
-    out = _fewest(divisors(graph.tensors[node.output].channels), values, goal.cycles)
-    return Lanes((simd,), out, max(shape.cycles(pe, simd), values // out), core=(pe, simd))
-
-
-_RULES = {
+_CANDIDATES: dict[str, Callable[[IntGraph, Node, tuple[int, int], int], list[Lanes]]] = {
     "Conv": _conv,
     "Requant": _beatwise,
     "Add": _beatwise,
     "Offset": _beatwise,
     "Concat": _channels,
     "Slice": _channels,
-    "DepthToSpace": _shuffle,
+    "DepthToSpace": _beatwise,
     "ResizeNearest": _beatwise,
     "ResizeFilter": _filter,
 }
