@@ -82,7 +82,7 @@ def make_program(cell: Cell, out: Path) -> None:
         "quantized": quantized_text(quantized.plan),
         "layers": layer_widths(quantized.plan),
         "ranges": kept_ranges(frozen, quantized.calibration),
-        "equalized": cell.recipe.equalize is not None,
+        "equalized": bool(cell.recipe.equalize or cell.recipe.rotate),
         "graph_sha256": graph.content_sha256,
         "parity": prove(quantized, frozen, graph, target, images[0]),
     }

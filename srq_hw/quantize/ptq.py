@@ -16,8 +16,9 @@ from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.equalize import equalize
 from srq_hw.quantize.held import Bound
 from srq_hw.quantize.plan import QuantPlan, make_plan
-from srq_hw.quantize.recipe import Recipe
+from srq_hw.quantize.recipe import Recipe, Rotate
 from srq_hw.quantize.reconstruct import reconstruct
+from srq_hw.quantize.rotate import rotations
 from srq_hw.quantize.weight_search import input_power
 from srq_hw.target import Target
 
@@ -42,13 +43,20 @@ def quantize(
     act_bits: int | None = None,
     progress: Progress | None = None,
 ) -> Quantized:
-    """Equalise, place quantizers, calibrate, reconstruct, correct biases, fit accumulators: what the recipe asks for.
+    """What the recipe asks for of: change bases, equalise, calibrate, reconstruct, correct biases, fit accumulators.
 
     images: uint8 (H, W, C), low resolution. weight_bits, act_bits None: the target's default.
     """
-    if recipe.equalize:
-        net = equalize(net, sample_patches(images, recipe), recipe.equalize)
-    plan = make_plan(net, target, weight_bits, act_bits, recipe.policy.layers(target))
+    policy = recipe.policy.layers(target)
+
+    def planned(net: NormalNet) -> QuantPlan:
+        if recipe.equalize:
+            net = equalize(net, sample_patches(images, recipe), recipe.equalize)
+        return make_plan(net, target, weight_bits, act_bits, policy)
+
+    plan = planned(net)
+    if recipe.rotate:
+        plan = _rotated(net, plan, target, recipe, recipe.rotate, images, planned)
     calibration = calibrate(plan, target, recipe, images, progress)
     bits, patches = recipe.accumulator_bits, sample_patches(images, recipe)
     real, bound = plan, None
@@ -65,3 +73,24 @@ def quantize(
         learned = fit_accumulators(plan, calibration, target, bits, patches)
         plan, calibration = nearest((fitted, learned), target, patches)
     return Quantized(plan, calibration)
+
+
+def _rotated(
+    net: NormalNet,
+    plan: QuantPlan,
+    target: Target,
+    recipe: Recipe,
+    options: Rotate,
+    images: Sequence[Image],
+    planned: Callable[[NormalNet], QuantPlan],
+) -> QuantPlan:
+    """The plan in the basis that leaves least of an error once it is calibrated; of equals the network as it was."""
+    patches = sample_patches(images, recipe)[: options.patches]
+    each = recipe.patches.model_copy(update={"count": len(patches)})
+    trial = recipe.model_copy(update={"search": None, "patches": each})
+    plans = [plan, *(planned(moved) for moved in rotations(net, plan.bits, patches, options))]
+    if len(plans) == 1:
+        return plan
+    tried = [(item, calibrate(item, target, trial, patches)) for item in plans]
+    chosen, _ = nearest(tried, target, patches)
+    return chosen

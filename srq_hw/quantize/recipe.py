@@ -195,6 +195,24 @@ class Equalize(_Part):
     ] = 0.5
 
 
+class Rotate(_Part):
+    """Change of basis: residual streams that only convolutions write and read are turned to where quantizing them costs
+    the image least."""
+
+    probes: Annotated[int, Field(ge=1, le=256, description="Random images per patch whose gradients are taken.")] = 2
+    tries: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=256,
+            description="Bases that are calibrated; the one nearest to the float output is kept, and none where the "
+            "network as it is comes nearer.",
+        ),
+    ] = 6
+    patches: Annotated[int, Field(ge=1, le=1024, description="Calibration patches that are used for all this.")] = 8
+    seed: Annotated[int, Field(ge=0, description="Seed of what is drawn.")] = 0
+
+
 #: a learning rate up to 1, or up to 10; for all bit widths or by width
 Rate = Annotated[float, Field(gt=0, le=1)]
 HighRate = Annotated[float, Field(gt=0, le=10)]
@@ -299,6 +317,7 @@ class Recipe(_Part):
     weights: WeightMethod
     search: ImageSearch | None = None
     policy: Policy = Policy()
+    rotate: Rotate | None = None
     equalize: Equalize | None = None
     bias_correction: Annotated[
         bool, Field(description="Correct every bias by the mean error that quantization leaves in its layer.")
