@@ -21,8 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python sees scripts/ only
-import numpy as np
-
+from scripts.photographs import frames, photograph
 from scripts.prove_rtl import NETWORKS, Quiet
 from scripts.prove_rtl import TARGET as RULES
 from srq_hw.backends.finn import build_finn, finn_oracle
@@ -30,13 +29,10 @@ from srq_hw.backends.finn.build import load_result
 from srq_hw.backends.finn.stitched import simulate_stitched
 from srq_hw.compare.cells import weights_file
 from srq_hw.errors import SrqError
-from srq_hw.evaluate.colour import network_view
-from srq_hw.evaluate.demo import demo_images
 from srq_hw.files import write_json, write_text
-from srq_hw.graph.ir import Int, IntGraph
+from srq_hw.graph.ir import IntGraph
 from srq_hw.pipeline.options import BuildOptions
 from srq_hw.pipeline.run import run_build
-from srq_hw.pipeline.session import centre
 from srq_hw.target import load_target
 
 REPO = Path(__file__).resolve().parents[1]
@@ -104,12 +100,6 @@ def integer_graph(network: str, bits: int, data: Path, folder: Path) -> IntGraph
     return IntGraph.load(folder / "graph.json")
 
 
-def photograph(graph: IntGraph, side: int) -> Int:
-    """The middle of the first built-in test image, int64 (side, side, C), as the network sees it."""
-    image = network_view(demo_images()[0].rgb, graph.tensors[graph.input].channels)
-    return centre(image, side, side).astype(np.int64)
-
-
 def prove(network: str, bits: int, library: str, graph: IntGraph, side: int, folder: Path) -> Row:
     """Build the design with its sources and execute it."""
     started = time.perf_counter()
@@ -154,10 +144,7 @@ def prove(network: str, bits: int, library: str, graph: IntGraph, side: int, fol
 def simulate(row: Row, graph: IntGraph, folder: Path, models: Path) -> Simulated:
     """Stream shifted pieces of a photograph through the sources that the build left in the folder."""
     started = time.perf_counter()
-    side = row.size[0]
-    image = photograph(graph, side)
-    images = np.stack([np.roll(image, (frame, 3 * frame), (0, 1)) for frame in range(FRAMES)])
-    found = simulate_stitched(load_result(folder), graph, images, models)
+    found = simulate_stitched(load_result(folder), graph, frames(graph, row.size[0], FRAMES), models)
     return Simulated(
         network=row.network,
         bits=row.bits,
