@@ -16,15 +16,16 @@ windows, thresholds in LUTs or block RAM) are chosen by the search, which favour
 A budget is a share of the board, the same of LUT, DSP, block RAM and UltraRAM. Within each budget every way has its
 highest rate: the two others at the best of all numbers of cycles at which anything changes. The table has the ratio of
 rates, search over the other way: geometric mean, least and largest over the budgets in which the other way fits at all.
+--write replaces the rows of the networks that were run and keeps the others.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from math import exp, log
+from math import exp, inf, log
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ NETWORKS = (
     *("edsr_mlperf_f32b5_x2", "idn_y_x2", "idn_y_x4", "edsr8_64_x2", "carn_x2", "carn_m_x4", "rnet9_64_x4"),
     "srresnet8_bn_x4",
 )
+HEAD = "| network | bits | against | budgets: search fits | both fit | mean | least | largest |"
 #: budgets, shares of the board
 BUDGETS = tuple(n / 10 for n in range(1, 11))
 #: flip-flops are no limit: there are two beside each LUT
@@ -60,17 +62,18 @@ UNLIMITED = 1e12
 
 @dataclass(frozen=True)
 class Gain:
-    """Ratios of rates, one per budget in which the other way fits."""
+    """Ratios of rates, one per budget in which the other way fits; searched: budgets in which the search does."""
 
     network: str
     bits: int
     way: str
     ratios: tuple[float, ...]
+    searched: int
 
     @property
     def mean(self) -> float:
-        """Geometric; of one ratio or more."""
-        return exp(sum(map(log, self.ratios)) / len(self.ratios))
+        """Geometric; of one ratio or more. 0 where the search does not fit and the other way does."""
+        return exp(sum(map(log, self.ratios)) / len(self.ratios)) if all(self.ratios) else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +85,9 @@ class Made:
 
     def fits(self, room: Reals) -> bool:
         """Whether the best choice of memories is within this much of everything."""
+        least = self.memories.fixed + sum(v.costs.min(0) for v in self.memories.variables)
+        if (least > room).any():  # each node in its smallest memory, of every resource apart
+            return False
         return bool((np.array(solve(self.memories, self.cycles, room).amounts) <= room).all())
 
 
@@ -131,13 +137,16 @@ def gains(search: Search, ways: Mapping[str, list[Made]], network: str, bits: in
     r = search.resources
     has = np.array([r.lut, UNLIMITED, r.dsp.count, 2 * r.bram36, max(r.uram, 0.5)])
     found = []
+    fewest = searched(search.problem, has)
     for name, made in ways.items():
         ratios = []
-        for budget in BUDGETS:
-            fitting = next((item.cycles for item in sorted(made, key=_cycles) if item.fits(budget * has)), None)
-            if fitting:
-                ratios.append(fitting / fewest_cycles(search.problem, budget * has, fitting))
-        found.append(Gain(network, bits, name, tuple(ratios)))
+        left = sorted(made, key=_cycles)
+        for budget in sorted(BUDGETS, reverse=True):  # what does not fit will not fit a smaller one
+            while left and not left[0].fits(budget * has):
+                left.pop(0)
+            if left:
+                ratios.append(left[0].cycles / fewest.get(budget, inf))
+        found.append(Gain(network, bits, name, tuple(ratios), len(fewest)))
     return found
 
 
@@ -145,10 +154,13 @@ def _cycles(design: Made) -> int:
     return design.cycles
 
 
-def fewest_cycles(problem: Problem, room: Reals, cycles: int) -> int:
-    """Cycles of the fastest design that the search finds in this much of everything; `cycles` where none is faster."""
-    goals = [goal for goal in problem.goals if goal < cycles]
-    best, first, last = cycles, 0, len(goals) - 1
+def fewest_cycles(problem: Problem, room: Reals, least: int = 0) -> int | None:
+    """Cycles of the fastest design that the search finds in this much of everything; None where there is none.
+
+    least: cycles that are known to be needed.
+    """
+    goals = [goal for goal in problem.goals if goal >= least]
+    best, first, last = None, 0, len(goals) - 1
     while first <= last:
         middle = (first + last) // 2
         picks = solve(problem, goals[middle], room).picks
@@ -159,18 +171,39 @@ def fewest_cycles(problem: Problem, room: Reals, cycles: int) -> int:
     return best
 
 
-def table(rows: list[Gain]) -> str:
-    """In markdown."""
-    lines = [
-        "| network | bits | against | budgets | mean | least | largest |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        figures = "does not fit | – | –"
-        if row.ratios:
-            figures = f"{row.mean:.2f} | {min(row.ratios):.2f} | {max(row.ratios):.2f}"
-        lines.append(f"| {row.network} | {row.bits} | {row.way} | {len(row.ratios)} | {figures} |")
-    return "\n".join(lines)
+def searched(problem: Problem, has: Reals) -> dict[float, int]:
+    """Cycles of the search in every budget in which it fits, the largest first: a smaller one allows no more."""
+    found: dict[float, int] = {}
+    least = 0
+    for budget in sorted(BUDGETS, reverse=True):
+        fewest = fewest_cycles(problem, budget * has, least)
+        if fewest is None:
+            break
+        found[budget] = least = fewest
+    return found
+
+
+def line(row: Gain) -> str:
+    """A row of the table."""
+    figures = "– | – | –"
+    if row.ratios:
+        figures = f"{row.mean:.2f} | {min(row.ratios):.2f} | {max(row.ratios):.2f}"
+    return f"| {row.network} | {row.bits} | {row.way} | {row.searched} | {len(row.ratios)} | {figures} |"
+
+
+def table(lines: Iterable[str], before: str) -> str:
+    """In markdown, with the rows of a former one that are not made anew."""
+    rows = {key_of(text): text for text in (*before.splitlines(), *lines) if text.startswith("| ")}
+    order = [(network, bits) for network in NETWORKS for bits in ("8", "4")]
+    rows.pop(key_of(HEAD), None)
+    kept = sorted(rows, key=lambda key: (order.index(key[:2]) if key[:2] in order else len(order), key))
+    return "\n".join([HEAD, "|---" * 8 + "|", *(rows[key] for key in kept)])
+
+
+def key_of(text: str) -> tuple[str, str, str]:
+    """Network, bits and way of a row."""
+    _, network, bits, way, *_ = (cell.strip() for cell in text.split("|"))
+    return network, bits, way
 
 
 def main(arguments: list[str]) -> int:
@@ -179,11 +212,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--data", type=Path, default=REPO.parent / "shared" / "data")
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--bits", default="8,4")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/folding.md")
+    parser.add_argument("--write", action="store_true", help="put the rows into the table of docs/folding.md")
     options = parser.parse_args(arguments)
     target = load_target(TARGET)
     assert target.resources is not None
-    rows: list[Gain] = []
+    rows: list[str] = []
     failed = False
     for network in options.networks.split(","):
         try:
@@ -193,15 +226,16 @@ def main(arguments: list[str]) -> int:
                 library = finn_library(target.resources)
                 search = Search.ready(prepared.graph, SIZE, target.resources, library)
                 others = by_set_folding(search.problem, prepared, target)
-                rows += gains(search, {"rule": by_rule(search.problem), "SetFolding": others}, network, bits)
-                print("\n".join(table(rows).splitlines()[-2:]), flush=True)
+                found = gains(search, {"rule": by_rule(search.problem), "SetFolding": others}, network, bits)
+                rows += map(line, found)
+                print("\n".join(rows[-len(found) :]), flush=True)
         except SrqError as error:
             print(f"{network}: {error}", file=sys.stderr)
             failed = True
-    text = table(rows)
     if options.write:
         before, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
-        write_text(DOCUMENT, f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}")
+        kept, after = rest.split(END)
+        write_text(DOCUMENT, f"{before}{BEGIN}\n\n{table(rows, kept)}\n\n{END}{after}")
     return int(failed)
 
 

@@ -14,6 +14,8 @@ import jsonschema
 
 SCHEMA = Path(__file__).resolve().parents[1] / "srq_hw" / "report" / "report.schema.json"
 ORACLES = ("qonnx", "finn", "rtl")
+#: gates that run where they are asked for; the demo does not ask for them
+ON_REQUEST = ("finn_rtl = reference",)
 #: every gate of a build from a float network, by its name in the report
 GATES = (
     "lowered file = graph in memory",
@@ -62,13 +64,15 @@ def faults(report: dict[str, Any]) -> list[str]:
 
 
 def gate_faults(report: dict[str, Any]) -> list[str]:
-    """Return which of the build's own verdicts are missing or anything but "passed"."""
+    """Return which of the build's own verdicts are missing or anything but "passed"; on request alone: or not run."""
     found = [] if report.get("ok") is True else [f"ok is {report.get('ok')!r}"]
     gates = report.get("gates") or []
     names = [gate.get("name") for gate in gates]
     found += [f"gate {name}: {names.count(name)} times in the report" for name in GATES if names.count(name) != 1]
     return found + [
-        f"gate {gate.get('name')}: status is {gate.get('status')!r}" for gate in gates if gate.get("status") != "passed"
+        f"gate {gate.get('name')}: status is {gate.get('status')!r}"
+        for gate in gates
+        if gate.get("status") != "passed" and not (gate.get("status") == "not run" and gate.get("name") in ON_REQUEST)
     ]
 
 

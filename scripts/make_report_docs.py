@@ -44,7 +44,7 @@ srq-hw build --target zcu104 --out build/demo && jq '.estimate.fps, .parity.mism
 NOTES = """\
 ## Reading it right
 
-* `not run` is neither passed nor failed: nothing was compared, usually because an optional tool is missing. `ok` only
+* `not run` is neither passed nor failed: nothing was compared, as a tool is missing or nobody asked for it. `ok` only
   speaks of gates that ran; a reader who needs a certain gate checks that its status is `passed`.
 * Everything below `estimate` is an estimate made before synthesis. `estimate.corrections` lists where it departs from
   the figures of the flow's own estimator, and why.

@@ -40,6 +40,9 @@ GOOD: dict[str, Any] = {
 
 def test_a_good_report_has_no_faults():
     assert check_demo.faults(GOOD) == []
+    for status, found in (("not run", 0), ("passed", 0), ("failed", 1)):
+        gates = [*GOOD["gates"], {"name": "finn_rtl = reference", "status": status, "detail": ""}]
+        assert len(check_demo.faults(GOOD | {"gates": gates})) == found
     assert "finn: passed, 12 elements, 0 differ" in check_demo.summary(GOOD)
 
 
@@ -104,8 +107,9 @@ def test_the_names_of_the_gates_are_those_of_a_build(monkeypatch: pytest.MonkeyP
     from srq_hw.pipeline.assemble import _gates
 
     report = {"graph": {"equal": None, "content_sha256_lowered": "", "nodes": 1}, "parity": None, "simulators": None}
-    rows = _gates(report | {"oracles": [{"name": n, "status": "not run", "detail": ""} for n in check_demo.ORACLES]})
-    assert tuple(row["name"] for row in rows) == check_demo.GATES
+    names = (*check_demo.ORACLES, "finn_rtl")
+    rows = _gates(report | {"oracles": [{"name": name, "status": "not run", "detail": ""} for name in names]})
+    assert tuple(row["name"] for row in rows) == check_demo.GATES + check_demo.ON_REQUEST
 
 
 def test_a_missing_or_broken_report_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,8 @@ def _two_states(text: str) -> str:
     thresholds, without the arm whose range of bits is empty in the first stage."""
     text = re.sub(r",[^,]*\n\t\tCFG = 2.b1x[^\n]*", "\n", text)
     text = re.sub(r"Scope <= \(SCOPE_REDUCE[^;]*;", "Scope <= 1;", text)
+    # Yosys minds the case, and calls constants in LUTs logic.
+    text = text.replace("RAM_STYLE = RAM_STYLE", "ram_style = RAM_STYLE").replace('"distributed"', '"logic"')
     return text.replace("P.op !=? CFG", "!P.op[1]").replace("==?", "==")
 
 
@@ -130,6 +132,7 @@ def _thresholding(p: Parameters) -> tuple[list[str], str, dict[str, str]]:
             memories[f"t_threshs_{lane}_{stage}.dat"] = "".join(f"{int(v):x}\n" for v in chosen)
     parameters: dict[str, int | str] = {
         "K": width, "N": count, "C": p["channels"], "PE": pe, "USE_CONFIG": 0, "THRESHOLDS_PATH": '"t_"',
+        "DEPTH_TRIGGER_BRAM": p.get("block_depth", 0),
     }  # fmt: skip
     ports = {
         "clk": 1, "rst": 1, "irdy>": 1, "ivld": 1, "idat": pe * width, "ordy": 1, "ovld>": 1, "odat>": pe * bits,
@@ -206,27 +209,31 @@ def window_sources(p: Parameters, folder: Path) -> list[Path]:
 
 
 def synthesise(kind: str, p: Parameters, seconds: float = 400) -> Figures:
-    """Yosys' figures of one unit."""
+    """Yosys' figures of one unit with constants of no meaning."""
+    if kind != WINDOW:
+        paths, holder, memories = KINDS[kind](p)
+        return synthesised(HOLDER, [library() / path for path in paths], {f"{HOLDER}.sv": holder, **memories}, seconds)
+    with tempfile.TemporaryDirectory(prefix="srq-finn-") as made:
+        return synthesised("swg", window_sources(p, Path(made)), {}, seconds)
+
+
+def synthesised(top: str, sources: Sequence[Path], texts: Mapping[str, str], seconds: float = 400) -> Figures:
+    """Yosys' figures of a module of FINN.
+
+    sources: FINN's files, changed as Yosys wants them. texts: further files by name, .sv Verilog, others memories.
+    """
     with tempfile.TemporaryDirectory(prefix="srq-finn-") as scratch:
         work = Path(scratch)
-        if kind == WINDOW:
-            (work / "made").mkdir()
-            sources = window_sources(p, work / "made")
-            top, texts = "swg", {path.name: changed(path) for path in sources}
-        else:
-            paths, holder, memories = KINDS[kind](p)
-            top, texts = HOLDER, {Path(path).name: changed(library() / path) for path in paths}
-            texts[f"{HOLDER}.sv"] = holder
-            for name, text in memories.items():
-                (work / name).write_text(text)
-        for name, text in texts.items():
+        held = {path.name: changed(path) for path in sources} | dict(texts)
+        for name, text in held.items():
             (work / name).write_text(text)
+        verilog = " ".join(name for name in held if Path(name).suffix in (".v", ".sv"))
         script = "\n".join(
             [
                 "read_verilog -lib +/xilinx/cells_sim.v",
                 "read_verilog -lib +/xilinx/cells_xtra.v",
                 "read_slang -j 1 --allow-use-before-declare --ignore-timing --ignore-assertions "
-                f"-Wno-undefined-param-override --top {top} {' '.join(texts)}",
+                f"-Wno-undefined-param-override --top {top} {verilog}",
                 f"synth_xilinx -family xcup -top {top} -flatten -noiopad -noclkbuf",
                 "tee -q -o stat.json stat -json",
             ]
@@ -235,7 +242,7 @@ def synthesise(kind: str, p: Parameters, seconds: float = 400) -> Figures:
         command = [sys.executable, "-P", str(WORKER), "script.ys"]
         done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=seconds, check=False)
         if done.returncode:
-            raise RunError(f"yosys refuses FINN's {kind} {dict(p)}:\n" + (done.stdout + done.stderr)[-2000:])
+            raise RunError(f"yosys refuses FINN's {top} of {verilog}:\n" + (done.stdout + done.stderr)[-2000:])
         return figures_of(json.loads((work / "stat.json").read_text()), top, 0.0)
 
 
@@ -243,7 +250,10 @@ def synthesise(kind: str, p: Parameters, seconds: float = 400) -> Figures:
 
 
 def grid() -> list[tuple[str, dict[str, int], bool]]:
-    """(kind, parameters, held out); the first of four is, so that the ends of every table are fitted."""
+    """(kind, parameters, held out); the first of four is, so that the ends of every table are fitted.
+
+    A row that is shorter than its names has no value for the last.
+    """
     tables: dict[str, tuple[str, list[tuple[int, ...]]]] = {
         "MVAU": (
             "pe simd mw mh weight_bits act_bits acc_bits narrow signed",
@@ -253,13 +263,19 @@ def grid() -> list[tuple[str, dict[str, int], bool]]:
                 (16, 2, 144, 16, 4, 4, 14, 1, 0), (4, 16, 144, 12, 4, 4, 16, 1, 1), (12, 8, 288, 12, 8, 8, 24, 1, 1),
                 (2, 12, 108, 12, 8, 4, 18, 1, 0), (14, 1, 25, 56, 8, 8, 21, 1, 0), (1, 4, 144, 16, 4, 4, 14, 1, 0),
                 (16, 8, 576, 64, 4, 4, 16, 1, 0), (4, 4, 36, 64, 8, 8, 22, 0, 1), (6, 5, 180, 18, 4, 8, 20, 0, 0),
+                (32, 4, 288, 32, 8, 8, 24, 1, 0), (4, 32, 288, 32, 8, 8, 19, 1, 1), (2, 32, 288, 32, 4, 4, 16, 1, 0),
+                (1, 64, 576, 64, 8, 8, 26, 1, 0), (8, 32, 288, 32, 4, 4, 16, 1, 1), (16, 16, 576, 64, 8, 8, 26, 1, 0),
+                (4, 64, 576, 64, 4, 4, 17, 1, 0),
             ],
         ),
         "Thresholding": (
-            "pe channels acc_bits bits",
+            "pe channels acc_bits bits block_depth",
             [
                 (4, 16, 24, 4), (1, 16, 18, 4), (2, 12, 20, 8), (4, 16, 24, 8), (8, 16, 14, 4), (1, 64, 22, 8),
                 (3, 3, 24, 8), (2, 64, 16, 4), (12, 12, 20, 4), (7, 56, 21, 6),
+                (8, 32, 18, 4), (16, 64, 14, 4), (2, 16, 20, 4), (4, 32, 20, 6), (4, 4, 16, 6), (1, 32, 19, 6),
+                (16, 16, 22, 8), (1, 64, 20, 6, 4096), (4, 64, 14, 4, 4096), (2, 64, 16, 6, 4096),
+                (1, 64, 22, 8, 1024), (4, 32, 20, 8, 4096), (8, 64, 18, 8, 512),
             ],
         ),
         "FMPadding": (
@@ -274,11 +290,17 @@ def grid() -> list[tuple[str, dict[str, int], bool]]:
         ),
         "StreamingDataWidthConverter": (
             "in_bits out_bits",
-            [(96, 32), (32, 96), (24, 64), (8, 128), (128, 16), (72, 48), (192, 24), (16, 32)],
+            [
+                (96, 32), (32, 96), (24, 64), (8, 128), (128, 16), (72, 48), (192, 24), (16, 32),
+                (48, 8), (16, 8), (24, 8), (32, 8), (96, 8), (40, 8), (64, 8), (128, 8),
+                (160, 8), (192, 8), (256, 8), (384, 8), (512, 8), (128, 4), (256, 16), (1216, 19),
+                (352, 22), (608, 19), (304, 76), (512, 128), (608, 152), (8, 512), (19, 608), (128, 512),
+                (96, 64), (48, 72), (64, 96), (160, 64), (64, 160), (64, 88), (88, 64), (192, 128),
+            ],
         ),
     }  # fmt: skip
     made = []
     for kind, (names, rows) in tables.items():
         for index, row in enumerate(rows):
-            made.append((kind, dict(zip(names.split(), row, strict=True)), index % 4 == 0))
+            made.append((kind, dict(zip(names.split(), row, strict=False)), index % 4 == 0))
     return made

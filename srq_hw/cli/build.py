@@ -73,6 +73,13 @@ def build(
             help="Units of the FINN design: finn, its own where they are exact RTL, else ours; srq, all ours.",
         ),
     ] = "finn",
+    finn_sim: Annotated[
+        bool,
+        typer.Option(
+            "--finn-sim",
+            help="Simulate the sources that FINN generates against the reference (minutes for large designs).",
+        ),
+    ] = False,
     stop_after: Annotated[
         str | None,
         typer.Option(
@@ -108,6 +115,7 @@ def build(
         rtl_sim=rtl_sim,
         synth=synth,
         library=library,
+        finn_sim=finn_sim,
     )
     with interruptible(), BuildProgress() as watcher:
         report = run_build(options, watcher)

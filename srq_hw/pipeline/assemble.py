@@ -14,7 +14,6 @@ from srq_hw.evaluate.images import list_images
 from srq_hw.fixedpoint import bits_for
 from srq_hw.graph.ir import IntGraph
 from srq_hw.pipeline.engine import Step, StepRecord, sha256_json
-from srq_hw.pipeline.hardware import finn_result
 from srq_hw.pipeline.session import Session, macs_per_pixel
 from srq_hw.pipeline.steps import deliverables, load_result
 from srq_hw.quantize.requant import multiplier_bits
@@ -24,7 +23,7 @@ WEIGHT_BINS = 64
 #: steps that leave findings for the report
 RESULT_STEPS = (
     *("lower", "check", "parity", "simulators", "quality", "oracle_qonnx", "oracle_finn"),
-    *("rtl", "oracle_rtl", "synth"),
+    *("oracle_finn_rtl", "rtl", "oracle_rtl", "synth"),
 )
 
 
@@ -45,8 +44,9 @@ def assemble(session: Session, steps: list[Step], records: list[StepRecord]) -> 
         "parity": found.get("parity"),
         "simulators": {k: v for k, v in simulators.items() if k not in ("tensors", "first_mismatch")},
         "quality": quality["sets"],
-        "oracles": [found["oracle_qonnx"], found["oracle_finn"], found["oracle_rtl"]["oracle"]],
+        "oracles": _oracles(found),
         "estimate": _estimate(session),
+        "finn_simulation": found["oracle_finn_rtl"]["simulation"],
         "rtl": _rtl(found),
         "images": [_image(row) for row in quality["images"]],
         "files": deliverables(session, steps),
@@ -161,8 +161,14 @@ def _in_real(row: dict[str, Any], step: float, bits: int) -> dict[str, Any]:
     return row | limits | {"data_max": row["data_max"] * step, "bits": bits}
 
 
+def _oracles(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows in the order in which the data goes."""
+    simulated = [found[step]["oracle"] for step in ("oracle_finn_rtl", "oracle_rtl")]
+    return [found["oracle_qonnx"], found["oracle_finn"], *simulated]
+
+
 def _estimate(session: Session) -> dict[str, Any] | None:
-    result = finn_result(session)
+    result = session.finn
     if result.estimate is None:
         return None
     e = result.estimate

@@ -1,27 +1,26 @@
-"""The FINN steps: design and estimates, FINN's execution as an oracle, the hand-off bundle."""
+"""The FINN steps: design and estimates, FINN's execution and its generated sources as oracles, the hand-off bundle."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from srq_hw.backends.finn.build import FinnResult, build_finn, load_result
+from srq_hw.backends.finn.build import build_finn
 from srq_hw.backends.finn.oracle import finn_oracle
 from srq_hw.backends.handoff import write_handoff
 from srq_hw.files import write_json
 from srq_hw.pipeline.engine import RESULTS, Step
-from srq_hw.pipeline.session import Session, image_sha256
+from srq_hw.pipeline.session import FINN_NOT_RUN, Session, image_sha256
+from srq_hw.pipeline.stitched import stitched_step
 from srq_hw.pipeline.verilog import write_bundle
 from srq_hw.tools import find_tool
 
-#: stands in finn/ instead of a design where FINN+ is not installed, with the reason
-NOT_RUN = "not_run.txt"
 ORACLE_RESULT = f"{RESULTS}/oracle_finn.json"
 
 
 def hardware_steps(session: Session) -> list[Step]:
-    """finn, oracle_finn, handoff. Without FINN+ each says "not run" and why."""
-    return [_finn(session), _oracle(session), _handoff(session)]
+    """finn, oracle_finn, oracle_finn_rtl, handoff. Without FINN+ each says "not run" and why."""
+    return [_finn(session), _oracle(session), stitched_step(session), _handoff(session)]
 
 
 def _finn(session: Session) -> Step:
@@ -32,7 +31,7 @@ def _finn(session: Session) -> Step:
         )
         if not result.built:
             (scratch / "finn").mkdir(exist_ok=True)
-            (scratch / "finn" / NOT_RUN).write_text(result.reason + "\n")
+            (scratch / "finn" / FINN_NOT_RUN).write_text(result.reason + "\n")
 
     def material() -> Any:
         return {
@@ -48,7 +47,7 @@ def _finn(session: Session) -> Step:
 
 def _oracle(session: Session) -> Step:
     def run(scratch: Path) -> None:
-        result = finn_result(session)
+        result = session.finn
         row: dict[str, Any] = {"name": "finn", "elements": 0, "mismatches": 0, "ties": 0}
         if not result.built:
             row |= {"status": "not run", "detail": result.reason}
@@ -75,7 +74,7 @@ def _oracle(session: Session) -> Step:
 
 def _handoff(session: Session) -> Step:
     def run(scratch: Path) -> None:
-        result = finn_result(session)
+        result = session.finn
         folder = scratch / "handoff" / "finn"
         folder.parent.mkdir()
         if result.built:
@@ -95,10 +94,3 @@ def _finn_version() -> str | None:
     """Version of FINN+ that runs here; None without a usable one."""
     finn = find_tool("finn")
     return finn.version if finn.usable else None
-
-
-def finn_result(session: Session) -> FinnResult:
-    """What the finn step left."""
-    folder = session.folder / "finn"
-    reason = folder / NOT_RUN
-    return FinnResult("not run", reason.read_text().strip()) if reason.is_file() else load_result(folder)

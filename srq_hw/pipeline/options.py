@@ -43,6 +43,7 @@ class BuildOptions:
     rtl_sim: bool | None = None
     synth: bool = False
     library: str = "finn"
+    finn_sim: bool = False
 
     @property
     def is_file(self) -> bool:

@@ -108,7 +108,7 @@ def _check_image_network(graph: IntGraph, source: str) -> None:
 
 def _log(out: Path, records: list[StepRecord]) -> None:
     lines = [
-        f"{r.name:14s} {'cached' if r.cached else 'ran':7s} {r.seconds:8.2f} s  {r.inputs_sha256[:16]}" for r in records
+        f"{r.name:15s} {'cached' if r.cached else 'ran':7s} {r.seconds:8.2f} s  {r.inputs_sha256[:16]}" for r in records
     ]
     write_text(out / "log.txt", "\n".join(lines) + "\n")
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from srq_hw.backends.finn.build import FinnResult, load_result
 from srq_hw.backends.rtl.fit import Fitted, fit
 from srq_hw.errors import InputError
 from srq_hw.evaluate.colour import network_view
@@ -39,6 +40,8 @@ Progress = Callable[[int, int], None]
 
 #: multiply-accumulates that the parity image may cost: the int64 reference runs it in well under a minute
 PARITY_MACS = 6e9
+#: stands in finn/ instead of a design where FINN+ is not installed, with the reason
+FINN_NOT_RUN = "not_run.txt"
 
 
 class Session:
@@ -133,6 +136,13 @@ class Session:
         if resources is None or not resources.has_flow("verilog"):
             return None
         return fit(self.graph, self.size, resources, self.options.fps)
+
+    @cached_property
+    def finn(self) -> FinnResult:
+        """What the finn step left."""
+        folder = self.folder / "finn"
+        reason = folder / FINN_NOT_RUN
+        return FinnResult("not run", reason.read_text().strip()) if reason.is_file() else load_result(folder)
 
     @cached_property
     def model(self) -> onnx.ModelProto:

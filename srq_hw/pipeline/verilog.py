@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from srq_hw.backends.handoff.rtl import write_rtl_handoff
 from srq_hw.backends.rtl import oracle, synth
 from srq_hw.backends.rtl.fit import Fitted
 from srq_hw.backends.rtl.generate import RtlDesign, generate
-from srq_hw.backends.rtl.verilate import SimulationFailed
 from srq_hw.backends.search.search import board_counts
-from srq_hw.cache import user_cache
 from srq_hw.files import write_json
-from srq_hw.graph.ir import Int, IntGraph
-from srq_hw.pipeline.engine import RESULTS, STATE, Step
-from srq_hw.pipeline.session import Session, centre, image_sha256
-from srq_hw.tools import OutOfTime, find_tool, require_tool
+from srq_hw.graph.ir import IntGraph
+from srq_hw.pipeline.engine import RESULTS, Step
+from srq_hw.pipeline.session import Session, image_sha256
+from srq_hw.pipeline.simulation import (
+    FRAMES,
+    TOOLS,
+    figures,
+    frames_of,
+    missing_tool,
+    models_folder,
+    simulation_findings,
+    verdict,
+    what_ran,
+)
+from srq_hw.tools import OutOfTime, find_tool
 
 #: what a frame may cost in simulation, in cycles x (products + instances): a second or two
 SIMULATION_COST = 8e7
 #: side of the smallest frame that is simulated instead of the design's own
 SMALLEST_SIDE = 8
-FRAMES = 3
-TOOLS = ("verilator", "g++")
 
 
 def verilog_steps(session: Session) -> list[Step]:
@@ -108,24 +111,9 @@ def simulated_design(graph: IntGraph, design: RtlDesign) -> RtlDesign:
 
 def _oracle(session: Session) -> Step:
     def run(scratch: Path) -> bool:
-        row: dict[str, Any] = {"name": "rtl", "elements": 0, "mismatches": 0, "ties": 0}
-        found, reason, lasting = None, _why_not(session), True
-        fitted = session.fitted
-        if reason or fitted is None:
-            row |= {"status": "not run", "detail": reason}
-        else:
-            try:
-                found, more = _simulated(session, fitted.design)
-                row |= more
-            except OutOfTime as error:
-                if session.options.rtl_sim:  # asked for by name
-                    raise
-                row |= {"status": "not run", "detail": str(error)}
-                lasting = False
-            except SimulationFailed as error:
-                row |= {"status": "failed", "detail": "; ".join(map(str.strip, str(error).splitlines()))}
-                lasting = False
-        write_json(scratch / RESULTS / "oracle_rtl.json", {"oracle": row, "simulation": found})
+        asked = session.options.rtl_sim is True
+        found, lasting = simulation_findings("rtl", _why_not(session), asked, lambda: _simulated(session))
+        write_json(scratch / RESULTS / "oracle_rtl.json", found)
         return lasting
 
     def material() -> Any:
@@ -135,66 +123,25 @@ def _oracle(session: Session) -> Step:
     return Step("oracle_rtl", material, ("graph.json",), (f"{RESULTS}/oracle_rtl.json",), run)
 
 
-def _simulated(session: Session, whole: RtlDesign) -> tuple[dict[str, Any], dict[str, Any]]:
-    """How the simulation went: for the report, and the oracle's verdict."""
-    design = simulated_design(session.graph, whole)
-    result = oracle.simulate(design, session.graph, _frames(session, design), models_folder(session))
-    found = {
-        "size": list(design.size),
-        "frames": result.frames,
-        "runs": list(result.runs),
-        "cycles_per_frame": result.cycles_per_frame,
-        "ideal_cycles": result.ideal,
-        "first_output": result.first_output,
-    }
-    return found, {
-        "status": "passed" if result.passed else "failed",
-        "elements": result.elements,
-        "mismatches": result.mismatches,
-        "detail": _detail(design, found, session.size)
-        + (f"; first difference: {result.first}" if result.first else ""),
-    }
-
-
-def _detail(design: RtlDesign, found: dict[str, Any], size: tuple[int, int]) -> str:
-    height, width = design.size
-    runs = ", ".join(found["runs"])
-    stands_in = "" if design.size == size else f" (for {size[0]}x{size[1]}: the same lanes, FIFOs for smaller frames)"
-    return (
-        f"Verilator: {found['frames']} frames of {height}x{width}{stands_in} in a row ({runs}); "
-        f"{found['cycles_per_frame']} cycles per frame, the slowest unit alone {found['ideal_cycles']}"
-    )
-
-
 def _why_not(session: Session) -> str:
     """Why the Verilog is not simulated; empty where it is. A simulation that was asked for by name needs its tools."""
     if session.options.rtl_sim is False:
         return "--no-rtl-sim"
     if not _has_design(session):
         return _no_design(session)
-    for name in TOOLS:
-        status = require_tool(name) if session.options.rtl_sim else find_tool(name)
-        if not status.usable:
-            return f"{name}: {status.problem}; {status.get}"
-    return ""
+    return missing_tool(asked=session.options.rtl_sim is True)
 
 
-def _frames(session: Session, design: RtlDesign) -> Int:
-    """The build's tile, upside down and mirrored as well, so that frames in a row differ."""
-    tile = centre(session.tile, *design.size).astype(np.int64)
-    return np.stack([tile, tile[::-1], tile[:, ::-1]][:FRAMES])
-
-
-def models_folder(session: Session) -> Path:
-    """Where compiled models are kept: SRQ_CACHE, the user's cache folder, or the build's own state."""
-    own = os.environ.get("SRQ_CACHE")
-    place = (Path(own) / "srq-hw" if own else user_cache(os.environ, sys.platform)) / "rtl"
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        writable = os.access(place, os.W_OK)
-    except OSError:
-        writable = False
-    return place if writable else session.folder / STATE / "rtl"
+def _simulated(session: Session) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How the simulation went: for the report, and the oracle's verdict."""
+    assert session.fitted is not None  # `_why_not` has asked
+    design = simulated_design(session.graph, session.fitted.design)
+    images = frames_of(session.tile, design.size)
+    result = oracle.simulate(design, session.graph, images, models_folder(session))
+    height, width = session.size
+    note = "" if design.size == session.size else f" (for {height}x{width}: the same lanes, FIFOs for smaller frames)"
+    pace = f"{result.cycles_per_frame} cycles per frame, the slowest unit alone {result.ideal}"
+    return figures(result, design.size), verdict(result, f"{what_ran(result, design.size, note)}; {pace}")
 
 
 # --- bundle -------------------------------------------------------------------------------------------------------
@@ -207,7 +154,7 @@ def write_bundle(session: Session, folder: Path) -> None:
         (folder / "README.md").write_text(f"# Verilog: not made\n\n{_no_design(session)}\n")
     else:
         design = session.fitted.design
-        images = _frames(session, design)[: FRAMES - 1]
+        images = frames_of(session.tile, design.size)[: FRAMES - 1]
         write_rtl_handoff(design, session.graph, session.target, images, folder)
 
 

@@ -23,10 +23,13 @@ TEMPLATE = "report.html.j2"
 ORACLES = {
     "qonnx": "QONNX file, executed by qonnx (float32)",
     "finn": "FINN dataflow graph, executed by FINN",
+    "finn_rtl": "Sources that FINN generated, simulated by Verilator",
     "rtl": "Verilog, simulated by Verilator",
     "litert": "TFLite file, executed by LiteRT",
     "onnxruntime": "QDQ ONNX file, executed by onnxruntime",
 }
+#: origin of a node in the simulation of FINN's sources -> in words
+ORIGINS = {"finn": "FINN's", "patched": "patched copy of FINN's", "stand-in": "stand-in of ours", "srq": "ours"}
 #: resource -> heading, in the order boards list them
 RESOURCES = {"lut": "LUT", "ff": "FF", "dsp": "DSP", "bram36": "BRAM36", "uram": "URAM"}
 STATUS_WORDS = ("passed", "failed", "not run")
@@ -89,6 +92,7 @@ def render(report: dict[str, Any], out_dir: Path) -> str:
         clipped={row["name"]: clipped_share(row) for row in report["quantization"]["layers"]},
         hardware=_hardware(report["estimate"]),
         boards=RESOURCES,
+        origins=ORIGINS,
         tradeoffs={key: _tradeoff(report[key]) for key in ("estimate", "rtl")},
         ran_seconds=sum(step["seconds"] for step in report["steps"] if not step["cached"]),
     )

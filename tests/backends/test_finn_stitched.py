@@ -17,6 +17,8 @@ from onnx import numpy_helper
 
 from srq_hw.backends.finn import stitched_sources
 from srq_hw.backends.finn.build import FinnResult, build_finn
+from srq_hw.backends.finn.choose import Wish, search_of
+from srq_hw.backends.finn.prepare import prepare
 from srq_hw.backends.finn.relocate import finn_package
 from srq_hw.backends.finn.stitched import simulate_stitched, stitch
 from srq_hw.backends.finn.stitched_sources import LIBRARIES, PATCHES, RTLLIB
@@ -148,6 +150,29 @@ def test_our_matrix_units_stand_in(built: Callable[[str, int], FinnResult], mode
     assert found.passed and found.cycles_per_frame <= 1.02 * found.ideal
     assert found.origins["stand-in"] == 5 and "patched" not in found.origins
     assert {node.reason for node in found.nodes if node.origin == "stand-in"} == {"our matrix unit was asked for"}
+
+
+def test_matrix_units_across_taps(models: Path, tmp_path: Path) -> None:
+    """SIMD of several taps behind a window of fewer lanes, which it is a multiple of, and of lanes that it is not."""
+    made = Net(6, channels=4)
+    graph = made.build.finish(made.quantized(made.quantized("image", 6, "first"), 2, "second"), "taps")
+    board = load_target("zcu104")
+    assert board.resources is not None
+    problem = search_of(Wish(graph, SIZE, board.resources, None), "finn", prepare(graph)).problem
+    picks = problem.ruled(1000)
+    for index, variable in enumerate(problem.variables):
+        cores = {"first": (4, (1, 12)), "second": (6, (1, 9))}.get(variable.name)
+        if cores:
+            picks[index] = next(i for i, o in enumerate(variable.options) if (o.inputs[0], o.core) == cores)
+    folding = problem.folding(picks, 1000)
+    result = build_finn(graph, board, SIZE, None, tmp_path / "finn", library="finn", folding=folding)
+    units = {row["name"]: (row["pe"], row["simd"]) for row in result.nodes}
+    assert units["ConvolutionInputGenerator_rtl_0"] == (1, 4) and units["MVAU_rtl_0"] == (1, 12)
+    assert units["ConvolutionInputGenerator_rtl_1"] == (1, 6) and units["MVAU_rtl_1"] == (1, 9)
+    assert result.estimate is not None and result.estimate.cycles_per_frame == folding.cycles
+    found = simulate_stitched(result, graph, np.random.default_rng(7).integers(0, 256, (3, *SIZE, 4)), models)
+    assert (found.mismatches, found.first, found.passed) == (0, None, True)
+    assert found.ideal <= found.cycles_per_frame <= 1.02 * found.ideal
 
 
 @pytest.mark.parametrize("bits", [8, 4])

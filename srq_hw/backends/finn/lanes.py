@@ -13,7 +13,7 @@ from srq_hw.backends.finn.ops.nodes import DUPLICATE, base_type, is_srq
 from srq_hw.backends.rtl.folding import Folding, Lanes, divisors
 from srq_hw.graph.ir import IntGraph
 
-#: in front of a matrix unit, with its lanes
+#: in front of a matrix unit, with the lanes of the stream that they read
 WINDOW_UNITS = ("ConvolutionInputGenerator", "FMPadding")
 
 
@@ -21,7 +21,7 @@ def set_lanes(model: Any, folding: Folding, graph: IntGraph) -> None:
     """Set PE, SIMD and memories of every node of an emitted and specialised model.
 
     folding: lanes of the nodes of `graph`, the prepared graph that the model was made of. A fork gets the lanes of what
-    feeds it; padding and window units, which an IntGraph does not have, the SIMD of their matrix unit.
+    feeds it; padding and window units, which an IntGraph does not have, the input lanes of their convolution.
     """
     makers = {node.output: node.name for node in graph.nodes}
     makers |= {node.name + suffix: node.name for node in graph.nodes for suffix in (PADDED, WINDOWS)}
@@ -37,7 +37,7 @@ def set_lanes(model: Any, folding: Folding, graph: IntGraph) -> None:
         elif node.op_type.startswith("Thresholding"):
             _set(node, lanes, PE=lanes.output)
         elif node.op_type.startswith(WINDOW_UNITS):
-            _set(node, lanes, SIMD=lanes.core[1])
+            _set(node, lanes, SIMD=lanes.inputs[0])
 
 
 def _fork_lanes(model: Any, node: Any, graph: IntGraph, pace: int) -> Lanes:

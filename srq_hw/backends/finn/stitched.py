@@ -23,10 +23,11 @@ from srq_hw.backends.finn.stitched_sources import Sources, collect, our_modules
 from srq_hw.backends.finn.stitched_top import TOP, Top, write_top
 from srq_hw.backends.finn.stitched_units import Origin, read_units
 from srq_hw.backends.rtl.oracle import STALLS, differences, port_of
-from srq_hw.backends.rtl.verilate import Design, Run, Simulator, Stalls, build
+from srq_hw.backends.rtl.verilate import RUN_SECONDS, Design, Run, RunTooLong, Simulator, Stalls, build
 from srq_hw.errors import InputError
 from srq_hw.graph.ir import Int, IntGraph
 from srq_hw.simulate.reference import run as reference
+from srq_hw.tools import OutOfTime, tool_seconds
 
 #: frames that a beat may be on its way, when nothing moves outside: small ones in a deep network
 PATIENCE = 4
@@ -126,7 +127,8 @@ def simulate_stitched(
 
     images: int64 (N, H, W, C) of the build's size, N at least 2, sent back to back. graph: what was built. models:
     folder of compiled models. matrix: see `stitch`. InputError for images of another shape and builds without sources,
-    RunError where the tools are missing, refuse the design, or a simulation hangs.
+    RunError where the tools are missing, refuse the design, or a simulation hangs; OutOfTime where a tool or a run
+    takes longer than it may, for frames cannot be smaller than the build's.
     """
     channels = graph.tensors[graph.input].channels
     if images.shape[1:] != (*result.size, channels) or len(images) < 2:
@@ -173,10 +175,16 @@ def _run(
 ) -> Run:
     source, sink = design.top.source, design.top.sink
     beats = images.reshape(-1, source.lanes)
-    return simulator.run(
-        {source.name: beats},
-        {sink.name: len(images) * sink.beats},
-        stalls,
-        resets=resets,
-        latency=PATIENCE * design.cycles,
-    )
+    seconds = tool_seconds(RUN_SECONDS)
+    try:
+        return simulator.run(
+            {source.name: beats},
+            {sink.name: len(images) * sink.beats},
+            stalls,
+            resets=resets,
+            seconds=seconds,
+            latency=PATIENCE * design.cycles,
+        )
+    except RunTooLong as error:
+        where = "; ".join(map(str.strip, str(error).split("; ", 1)[-1].splitlines()))
+        raise OutOfTime("a run of FINN's sources in Verilator", seconds, f" ({where})") from error

@@ -12,7 +12,7 @@ from functools import cache
 from math import gcd
 from pathlib import Path
 
-from srq_hw.backends.rtl.cost_parts import NO_MEMORY, in_block, lut_ram, rom, rom_sum, tree
+from srq_hw.backends.rtl.cost_parts import NO_MEMORY, in_block, lut_ram, rom, rom_sum
 from srq_hw.backends.rtl.folding import packed_lanes
 
 #: {"lut" | "ff": {kind: {term: coefficient}}}
@@ -20,8 +20,8 @@ COEFFICIENTS = Path(__file__).with_name("unit_costs.json")
 
 Parameters = Mapping[str, int]
 Amounts = Mapping[str, float]
-#: bits of a DSP48E2's wide input
-PORT = 27
+#: bits of a DSP48E2's wide input and of its result
+PORT, SUM_BITS = 27, 48
 
 
 def finn_lut(kind: str, parameters: Parameters) -> int:
@@ -60,41 +60,82 @@ def _bits(count: int) -> int:
     return max(1, (count - 1).bit_length())
 
 
+def _selection(inputs: int) -> int:
+    """LUT6s of a multiplexer of so many single bits: two for 6, three for 8."""
+    return -(-inputs // 2) - 1
+
+
 def _mvau(p: Parameters) -> tuple[Amounts, Amounts]:
-    """Products packed as in mvu.sv, lanes taken apart, each summed for itself, accumulators, activations repeated."""
-    pe, simd, w, a = p["pe"], p["simd"], p["weight_bits"], p["act_bits"]
-    lanes = packed_lanes(pe, w, a, bool(p["narrow"]), PORT)
-    units = -(-pe // lanes)
-    top, top_registers = tree(simd, p["acc_bits"])
-    lower, lower_registers = tree(simd, w + a)
+    """Packed products as in mvu.sv: a tree and a result per lane, what a lane carries into the next one, output queue.
+
+    A multiplication holds several lanes; one that is not full has the upper ones. What leaves a lane but the topmost is
+    found from two bits of every product (canary), summed in a narrow tree, accumulated, and subtracted from the next.
+    """
+    pe, simd, accumulator = p["pe"], p["simd"], p["acc_bits"]
+    widths = _lane_widths(p)
+    units = -(-pe // len(widths))
+    lowest = len(widths) * units - pe  # lanes that the last multiplication does not have
+    tops = [*(widths * (units - 1)), *widths[lowest:]]
+    lower = [*(widths[:-1] * (units - 1)), *widths[lowest:-1]]
+    sums = [_sum(simd, width) for width in tops]
+    carried = _sum(simd, 2)[0] * len(lower)
     inside, outside = p["mw"] // simd, p["mh"] // pe
     counters = _bits(inside) + _bits(outside)
-    repeated = simd * a if outside > 1 else 0
+    repeated = simd * p["act_bits"] if outside > 1 else 0
+    depth = 4 + simd.bit_length() + (simd == 1)
     lut = {
-        "unit": 1, "counter": counters, "top": units * top, "lower": (pe - units) * lower,
-        "accumulator": pe * p["acc_bits"], "lanes": (pe - units) * simd * (w + a), "pack": (pe - units) * simd * w,
+        "unit": 1, "counter": counters, "tree": sum(adders for adders, _ in sums) + carried,
+        "canary": len(lower) * simd, "queue": pe * accumulator * _selection(depth),
+        "carry": sum(accumulator + 2 * (max(accumulator - width, _bits(simd)) + 1) for width in lower),
         "repeat": repeated * -(-inside // 32) if inside > 1 else 0,
     }  # fmt: skip
     ff = {
-        "unit": 1, "counter": counters, "top": units * top_registers, "lower": (pe - units) * lower_registers,
-        "accumulator": pe * p["acc_bits"],
-        "weights": pe * simd * w, "activations": simd * a, "products": pe * simd * (w + a), "repeat": repeated,
+        "unit": 1, "counter": counters, "tree": sum(registers for _, registers in sums), "canary": len(lower) * simd,
+        "queue": pe * accumulator * (depth + 2), "repeat": repeated,
     }  # fmt: skip
     return lut, ff
 
 
+def _lane_widths(p: Parameters) -> list[int]:
+    """Bits of a product's lanes, the lowest first: what the port leaves over widens the lower ones."""
+    product = p["weight_bits"] + p["act_bits"] - 1
+    lanes = packed_lanes(PORT, p["weight_bits"], p["act_bits"], bool(p["narrow"]), PORT)
+    over = PORT - (not p["narrow"]) - p["weight_bits"] - (lanes - 1) * product
+    lower = []
+    for left in range(lanes - 1, 0, -1):
+        more = -(-over // left)
+        lower.append(product + more)
+        over -= more
+    return [*lower, min(p["acc_bits"], SUM_BITS - sum(lower))]
+
+
+def _sum(numbers: int, width: int) -> tuple[int, int]:
+    """Adder bits and register bits of add_multi: all numbers reach the first register, however few are added there."""
+    if numbers == 1:
+        return 0, width
+    below = [1] * (2 * numbers - 1)
+    for node in range(numbers - 2, -1, -1):
+        below[node] = below[2 * node + 1] + below[2 * node + 2]
+    bits = [width + (count - 1).bit_length() for count in below]
+    return sum(bits[: numbers - 1]), sum(bits[: (1 << (numbers - 1).bit_length()) - 1])
+
+
 def _thresholding(p: Parameters) -> tuple[Amounts, Amounts]:
-    """Binary search: a stage per output bit, a memory and a comparison in each, results through a short queue."""
+    """Binary search: a stage per output bit, a memory and a comparison (a LUT per two bits) in each, a short queue."""
     pe, width, bits = p["pe"], p["acc_bits"], p["bits"]
     folds = p["channels"] // pe
     depths = [folds << stage for stage in range(bits)]
     trigger = p.get("block_depth", 0)
     inside = [depth for depth in depths if (depth < trigger if trigger else not in_block(depth, width))]
     held = rom_sum(rom(None, depth, width, chosen=bool(trigger)) for depth in inside if depth > 1)
+    # Of several blocks of 64 words, each bit is found by as many selections of two as there are blocks but one.
+    single = sum(rom(None, min(depth, 64), width, chosen=True).bits64 for depth in inside if depth > 1)
     fold = _bits(folds) if folds > 1 else 0
     lut = {
-        "unit": 1, **{name: pe * value for name, value in held.terms().items()}, "compare": pe * bits * width,
-        "queue": pe * bits, "fold": fold, "guard": _bits(bits + 3),
+        "unit": 1, "rom": pe * (held.bits16 + held.bits32), "block": pe * held.bits64,
+        "select": pe * (held.bits64 - single),
+        "compare": pe * bits * -(-width // 2), "queue": pe * bits * _selection(bits + 2), "fold": fold,
+        "guard": _bits(bits + 3),
     }  # fmt: skip
     ff = {
         "unit": 1, "value": pe * bits * width, "threshold": pe * held.registers,
@@ -131,16 +172,20 @@ def _window(p: Parameters) -> tuple[Amounts, Amounts]:
 
 
 def _converter(p: Parameters) -> tuple[Amounts, Amounts]:
-    """The wider side is held and moved by the narrower."""
-    narrow, wide = sorted((p["in_bits"], p["out_bits"]))
-    step = gcd(narrow, wide)
-    apart = p["in_bits"] > p["out_bits"]
-    pieces = wide // step
+    """vpc.sv, in elements of the greatest common divisor: a buffer of a beat of each side with a mask where to write.
+
+    Unless the output is a multiple of the input, the input is rotated: each of its bits is selected among as many as
+    there are elements, in levels that Yosys shares between the bits only in part.
+    """
+    source, reader = p["in_bits"], p["out_bits"]
+    step = gcd(source, reader)
+    elements, rotated = source // step, reader % source != 0
     lut = {
-        "unit": 1, "pieces": pieces, "split": wide * pieces if apart else 0, "gather": 0 if apart else narrow,
-        "uneven": wide if narrow != step and not apart else 0,
+        "unit": 1, "mask": elements + reader // step, "gather": 0 if rotated else source,
+        "load": source + reader if rotated else 0, "rotate": source * (elements.bit_length() - 1),
+        "tree": source * elements if rotated else 0,
     }  # fmt: skip
-    ff = {"unit": 1, "counter": _bits(pieces), "narrow": narrow, "wide": wide}
+    ff = {"unit": 1, "mask": elements + reader // step, "buffer": source + reader}
     return lut, ff
 
 

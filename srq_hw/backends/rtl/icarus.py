@@ -28,6 +28,8 @@ from srq_hw.backends.rtl.verilate import (
     Job,
     Port,
     Run,
+    RunTooLong,
+    SimulationFailed,
     Simulator,
     design_key,
     run_of,
@@ -142,7 +144,8 @@ class IcarusSimulator(Simulator):
         if not (place / "result.txt").exists():
             reason = place / "reason.txt"
             told = reason.read_text().rstrip() if reason.exists() else ""
-            raise self._failed(late + (told or said.strip() or f"exit status {model.returncode}"))
+            kind = RunTooLong if late else SimulationFailed
+            raise self._failed(late + (told or said.strip() or f"exit status {model.returncode}"), kind)
 
     def _results(self, place: Path, job: Job) -> Run:
         outputs, lasts, ends = {}, {}, {}

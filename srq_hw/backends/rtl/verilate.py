@@ -35,6 +35,10 @@ class SimulationFailed(RunError):
     """The simulated design hangs, breaks a handshake, sends too much, or takes longer than a run may."""
 
 
+class RunTooLong(SimulationFailed):
+    """A run was not finished within its seconds; it may have been at work all the time."""
+
+
 @dataclass(frozen=True)
 class Port:
     """One AXI-Stream of the top: ports ``name_tdata``, ``name_tvalid``, ``name_tready`` and, or not, ``name_tlast``.
@@ -146,8 +150,8 @@ class Simulator:
         that a beat may take through the design, when no stream of the top moves.
 
         Raises SimulationFailed for a hang (no beat for IDLE_CYCLES cycles and twice the latency, or not finished after
-        cycles_max), a broken handshake, a beat more than beats_out, and a run longer than `seconds`; says the state of
-        every stream.
+        cycles_max), a broken handshake, a beat more than beats_out, RunTooLong for a run longer than `seconds`; says
+        the state of every stream.
         """
         given = {port.name: _checked(port, inputs[port.name]) for port in self.design.inputs}
         ends = {name: np.zeros(len(beats), np.bool_) for name, beats in given.items()}
@@ -180,6 +184,7 @@ class Simulator:
     def _execute(self, place: Path, seconds: float) -> None:
         """Run the model; what it says of a failure is raised."""
         command = [str(self.folder.resolve() / "model"), str(place)]
+        kind = SimulationFailed
         with subprocess.Popen(
             command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as model:
@@ -192,18 +197,17 @@ class Simulator:
                 except subprocess.TimeoutExpired:
                     model.kill()
                     said = "no word from the model"
-                said = f"not finished after {seconds:g} s; {said}"
+                said, kind = f"not finished after {seconds:g} s; {said}", RunTooLong
             except BaseException:
                 model.kill()
                 raise
         if model.returncode:
-            raise self._failed(said or f"exit status {model.returncode}")
+            raise self._failed(said or f"exit status {model.returncode}", kind)
 
-    def _failed(self, reason: str) -> RunError:
+    def _failed(self, reason: str, kind: type[RunError]) -> RunError:
         """The error of a run."""
-        if CANNOT_WRITE in reason:
-            return RunError(f"RTL simulation of {self.design.top}: {reason}")
-        return SimulationFailed(f"RTL simulation of {self.design.top}: {reason}")
+        kind = RunError if CANNOT_WRITE in reason else kind
+        return kind(f"RTL simulation of {self.design.top}: {reason}")
 
     def _results(self, place: Path, job: Job) -> Run:
         """Read what the model has written."""

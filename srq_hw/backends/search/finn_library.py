@@ -1,10 +1,11 @@
 """FINN's units as a library of the search: what its matrix units, windows, paddings and thresholds take, without FINN.
 
-A Conv that `finn.placement` gives to FINN is padding, window and matrix unit, all with the SIMD of the matrix unit; a
-Requant is a threshold layer. All other nodes are our units, whose costs are those of `srq_library`. LUTs and flip-flops
-are those of `finn.unit_costs`, memories those of `finn.memory`. Each folding comes with the memories that are worth
-looking at: weights in block RAM or LUTs, windows in LUTs, block RAM or UltraRAM, threshold stages in block RAM from one
-size on.
+A Conv that `finn.placement` gives to FINN is padding, window and matrix unit, a Requant is a threshold layer. A matrix
+unit may have any SIMD that divides its rows, taps included: 9 x 4 of 64 channels, say. Padding and window then have
+fewer lanes and a width converter stands behind them. All other nodes are our units, whose costs are those of
+`srq_library`. LUTs and flip-flops are those of `finn.unit_costs`, memories those of `finn.memory`. Each folding comes
+with the memories that are worth looking at: weights in block RAM or LUTs, windows in LUTs, block RAM or UltraRAM,
+threshold stages in block RAM from one size on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from srq_hw.backends.finn.thresholds import requant_thresholds, threshold_type
 from srq_hw.backends.finn.unit_costs import finn_ff, finn_lut
 from srq_hw.backends.finn.unit_memory import weight_ramb18, window_ramb18, window_uram
 from srq_hw.backends.rtl.costs import Cost
-from srq_hw.backends.rtl.folding import Lanes
+from srq_hw.backends.rtl.folding import Lanes, divisors
 from srq_hw.backends.rtl.netlist import Fabric, Instance
 from srq_hw.backends.rtl.units import Plan
 from srq_hw.backends.search.library import Units, srq_library
@@ -32,8 +33,8 @@ from srq_hw.target import DspKind, Resources
 
 Memories = tuple[tuple[str, str, int | str], ...]
 WINDOW, MATRIX, THRESHOLDS = "ConvolutionInputGenerator", "MVAU", "Thresholding"
-#: how much dearer than the others one resource is where memories are looked for: LUT, block RAM, UltraRAM
-PRICES = ((1, 1, 1), (8, 1, 1), (1, 8, 1), (1, 1, 8))
+#: how dear LUT, block RAM and UltraRAM are where memories are looked for: all alike, one or two dearer than the rest
+PRICES = ((1, 1, 1), (8, 1, 1), (1, 8, 1), (1, 1, 8), (8, 8, 1), (8, 1, 8), (1, 8, 8))
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class FinnUnits:
             return self.own.lanes(graph, node, size, fabric)
         plain = node_lanes(graph, node, size, replace(fabric, ultra=False))
         unit = self._unit(graph, node, size)
+        if isinstance(unit, _Conv):
+            plain += unit.across_taps(self.resources.dsp.count)
         found = []
         for lanes in plain:
             cycles = max(lanes.cycles, unit.cycles(lanes))
@@ -206,11 +209,33 @@ class _Conv:
             else:
                 yield from ((*own, (WINDOW, "ram_style", window)) for window in windows)
 
+    def across_taps(self, most: int) -> tuple[Lanes, ...]:
+        """Foldings whose SIMD does not divide the channels, with as many DSPs at most.
+
+        The window has lanes that divide SIMD, so that its converter only gathers, or else the fewest that keep pace.
+        """
+        pixels = self.size[0] * self.size[1]
+        found = []
+        for simd in divisors(self.rows):
+            if self.channels % simd == 0:
+                continue
+            for pe in divisors(self.out):
+                cycles = pixels * (self.rows // simd) * (self.out // pe)
+                windows = [n for n in divisors(self.channels) if self._window_cycles(n) <= cycles]
+                if windows and self._dsps(pe, simd) <= most:
+                    chosen = [n for n in windows if simd % n == 0 or n == windows[0]]
+                    found += [Lanes((n,), pe, cycles, (pe, simd)) for n in chosen]
+        return tuple(found)
+
     def cycles(self, lanes: Lanes) -> int:
-        """Of padding and window: FINN's FMPadding and ConvolutionInputGenerator_rtl get_exp_cycles."""
+        """Of padding and window."""
+        return self._window_cycles(lanes.inputs[0])
+
+    def _window_cycles(self, lanes: int) -> int:
+        """FINN's FMPadding and ConvolutionInputGenerator_rtl get_exp_cycles."""
         if self.kernel == (1, 1):
             return 0
-        folds = self.channels // lanes.core[1]
+        folds = self.channels // lanes
         height, width = self.padded
         taps = self.kernel[0] * self.kernel[1]
         if 1 in self.padded:
@@ -220,7 +245,7 @@ class _Conv:
         return max(height * width * folds, window)
 
     def cost(self, lanes: Lanes, memories: Memories) -> Cost:
-        return _conv_cost(self, *lanes.core, memories)
+        return _conv_cost(self, lanes.inputs[0], *lanes.core, memories)
 
     def _depth(self, folds: int) -> int:
         """Words of the window's buffer."""
@@ -262,10 +287,12 @@ class _Conv:
 
 
 @cache
-def _conv_cost(conv: _Conv, pe: int, simd: int, memories: Memories) -> Cost:
+def _conv_cost(conv: _Conv, lanes: int, pe: int, simd: int, memories: Memories) -> Cost:
     chosen = {unit: value for unit, _, value in memories}
     cost = conv.matrix(pe, simd, chosen[MATRIX])
-    return cost if WINDOW not in chosen else cost + conv.window(simd, chosen[WINDOW])
+    if WINDOW not in chosen:
+        return cost
+    return cost + conv.window(lanes, chosen[WINDOW]) + converter(lanes * conv.bits, simd * conv.bits)
 
 
 # --- a Requant: a threshold layer -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,28 @@ class Variable:
     options: tuple[Lanes, ...]
     cycles: Int
     costs: Int
+
+    def worth(self, in_time: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Those of the options that are worth choosing: none with the same streams takes less and not more."""
+        found = in_time.copy()
+        for group, cheaper in self._groups:
+            own = in_time[group]
+            found[group] = own & ~(cheaper & own).any(1)
+        return found
+
+    @cached_property
+    def _groups(self) -> list[tuple[Int, npt.NDArray[np.bool_]]]:
+        """Per lanes of the streams: its options, and whether one (row) costs as much as another (column) or more."""
+        places: dict[tuple[tuple[int, ...], int], list[int]] = {}
+        for index, lanes in enumerate(self.options):
+            places.setdefault((lanes.inputs, lanes.output), []).append(index)
+        found = []
+        for group in map(np.array, places.values()):
+            own = self.costs[group]
+            least = (own[:, None] >= own[None]).all(-1)
+            first = np.arange(len(group))
+            found.append((group, least & (~least.T | (first[:, None] > first[None]))))
+        return found
 
 
 @dataclass(frozen=True, eq=False)

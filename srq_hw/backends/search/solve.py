@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from srq_hw.backends.search.eliminate import Order, Reals, cheapest, elimination_order
-from srq_hw.backends.search.problem import Problem
-from srq_hw.graph.ir import Int
+from srq_hw.backends.search.problem import Problem, Variable
 
 #: weight of the sum of all shares beside the largest one: nothing is wasted where something else is full
 SUM_WEIGHT = 0.05
@@ -48,7 +47,7 @@ class _Reduced:
         ruled = problem.ruled(goal)
         self.kept = [[problem.entry(goal)]]
         for variable, rule in zip(problem.variables[1:], ruled[1:], strict=True):
-            self.kept.append(_useful(variable.cycles, goal, rule))
+            self.kept.append(_useful(variable, goal, rule))
         self.start = [kept.index(rule) for kept, rule in zip(self.kept, ruled, strict=True)]
         self.own = [v.costs[kept] / room for v, kept in zip(problem.variables, self.kept, strict=True)]
         self.pairs: dict[tuple[int, int], Reals] = {}
@@ -118,11 +117,13 @@ def score_of(shares: Reals) -> float:
     return round(float(shares.max() + SUM_WEIGHT * shares.sum()), 12)
 
 
-def _useful(cycles: Int, goal: int, rule: int) -> list[int]:
-    """Options in time, those of excessive speed left out; the rule's own always."""
-    in_time = np.flatnonzero(cycles <= goal)
-    slowest = int(cycles[in_time].max())
-    return [int(i) for i in in_time if int(cycles[i]) * SPARE >= slowest or i == rule]
+def _useful(variable: Variable, goal: int, rule: int) -> list[int]:
+    """Options in time, those of excessive speed and those that others beat left out; the rule's own always."""
+    in_time = variable.cycles <= goal
+    slowest = int(variable.cycles[in_time].max())
+    useful = variable.worth(in_time & (variable.cycles * SPARE >= slowest))
+    useful[rule] = True
+    return [int(i) for i in np.flatnonzero(useful)]
 
 
 def _descend(reduced: _Reduced, start: Sequence[int], limit: float) -> list[int]:

@@ -89,13 +89,29 @@ def test_every_folding_has_memories_and_finn_s_cycles() -> None:
                 assert kinds == {"MVAU", "ConvolutionInputGenerator"}
                 image = graph.tensors[node.inputs[0]]
                 height, width = (side * image.upscale for side in SIZE)
-                folds = image.channels // lanes.core[1]
+                folds, (pe, simd) = image.channels // lanes.inputs[0], lanes.core
                 padding = (height + 2) * (width + 2) * folds
                 window = (2 * (width + 2) + 3 + height * width * 9) * folds
-                matrix = height * width * 9 * folds * node.params["weight"].shape[0] // lanes.core[0]
+                matrix = height * width * (9 * image.channels // simd) * (node.params["weight"].shape[0] // pe)
                 assert lanes.cycles == max(padding, window, matrix)
             else:
                 assert kinds == {"Thresholding"}
+
+
+def test_a_matrix_unit_takes_several_taps_at_once() -> None:
+    """Lanes of the window that keep pace and divide SIMD, so that the converter gathers; else the fewest that do."""
+    graph = prepare(edsr_graph(16, 1)).graph
+    search = Search.ready(graph, SIZE, device(), finn_library(device()))
+    variable = next(v for v in search.problem.variables if v.name == "block0_conv1")
+
+    def windows(pe: int, simd: int) -> set[int]:
+        return {lanes.inputs[0] for lanes in variable.options if lanes.core == (pe, simd)}
+
+    assert windows(1, 48) == {4, 8, 16}  # 2 lanes: 14,072 cycles, the matrix unit 9,216
+    assert windows(4, 36) == {16}
+    values = 9 * 16
+    assert all(values % lanes.core[1] == 0 and 16 % lanes.inputs[0] == 0 for lanes in variable.options)
+    assert all(lanes.core[1] == lanes.inputs[0] for lanes in variable.options if 16 % lanes.core[1] == 0)
 
 
 def test_scarce_memory_is_spared() -> None:

@@ -10,14 +10,14 @@ import pytest
 
 from srq_hw.backends.rtl.arrange import arrange
 from srq_hw.backends.rtl.costs import Cost, design_cost
-from srq_hw.backends.rtl.folding import Folding, Goal
+from srq_hw.backends.rtl.folding import Folding, Goal, Lanes
 from srq_hw.backends.rtl.generate import generate
 from srq_hw.backends.rtl.netlist import Fabric
 from srq_hw.backends.rtl.stitch import stitch
 from srq_hw.backends.rtl.units import Plan
 from srq_hw.backends.search.library import instances, refolded, srq_library
 from srq_hw.backends.search.options import node_lanes
-from srq_hw.backends.search.problem import RESOURCES, Problem, make_problem
+from srq_hw.backends.search.problem import RESOURCES, Problem, Variable, make_problem
 from srq_hw.backends.search.skips import delays, waiting
 from srq_hw.graph.ir import IntGraph, Node
 from srq_hw.graph.synthetic import GraphBuilder, edsr_graph
@@ -130,3 +130,18 @@ def test_lanes_that_no_unit_has_are_refused(problem: Problem):
     with pytest.raises(ValueError):
         problem.picks(Folding(1000, {**folding.nodes, name: odd}))
     assert len(RESOURCES) == 5
+
+
+def test_options_that_others_beat_are_left_out() -> None:
+    """Of equal streams one that costs as much or less in everything beats another; other streams and times do not."""
+    rng = np.random.default_rng(3)
+    lanes = tuple(Lanes((int(a),), int(b), 1) for a, b in rng.integers(1, 3, (60, 2)))
+    costs = rng.integers(0, 4, (60, 5)).astype(np.int64)
+    variable = Variable("node", lanes, np.ones(60, np.int64), costs)
+    for in_time in (np.ones(60, bool), rng.integers(0, 2, 60).astype(bool)):
+        found = variable.worth(in_time)
+        for i in range(60):
+            rivals = [j for j in range(60) if j != i and in_time[j] and lanes[j].same_streams(lanes[i])]
+            beaten = any((costs[j] <= costs[i]).all() and ((costs[j] < costs[i]).any() or j < i) for j in rivals)
+            assert found[i] == (in_time[i] and not beaten)
+        assert found.any() and found.sum() < in_time.sum()
