@@ -18,6 +18,7 @@ import numpy as np
 
 from srq_hw.backends.rtl.synth import WORKER, Figures, figures_of
 from srq_hw.errors import RunError
+from srq_hw.graph.ir import Int
 
 Parameters = Mapping[str, int]
 HOLDER = "srq_finn_holder"
@@ -120,16 +121,31 @@ def _mvu(p: Parameters) -> tuple[list[str], str, dict[str, str]]:
     return [f"mvu/{name}" for name in files], _holder("mvu_vvu_axi", parameters, ports, ".ap_clk2x(1'b0)"), {}
 
 
+def random_thresholds(p: Parameters) -> Int:
+    """Seeded thresholds of a unit of the grid, (channels, 2**bits - 1)."""
+    random = np.random.default_rng(p["pe"] * 1000 + p["acc_bits"])
+    shape = (p["pe"], p["channels"] // p["pe"], (1 << p["bits"]) - 1)
+    lanes = np.sort(random.integers(0, 1 << p["acc_bits"], shape), axis=2)
+    return lanes.swapaxes(0, 1).reshape(p["channels"], -1)
+
+
+def threshold_memories(matrix: Int, pe: int, width: int) -> dict[str, str]:
+    """Memory files of a threshold layer: one for each PE and search stage. matrix: (channels, 2**bits - 1)."""
+    bits = matrix.shape[1].bit_length()
+    return {
+        f"t_threshs_{lane}_{stage}.dat": "".join(
+            f"{int(v) & (1 << width) - 1:x}\n"
+            for v in matrix[lane::pe, (1 << bits - 1 - stage) - 1 :: 1 << bits - stage].reshape(-1)
+        )
+        for lane in range(pe)
+        for stage in range(bits)
+    }
+
+
 def _thresholding(p: Parameters) -> tuple[list[str], str, dict[str, str]]:
     pe, bits, width = p["pe"], p["bits"], p["acc_bits"]
     count = (1 << bits) - 1
-    random = np.random.default_rng(pe * 1000 + width)
-    memories = {}
-    for lane in range(pe):
-        levels = np.sort(random.integers(0, 1 << width, (p["channels"] // pe, count)), axis=1)
-        for stage in range(bits):
-            chosen = levels[:, (1 << bits - 1 - stage) - 1 :: 1 << bits - stage].reshape(-1)
-            memories[f"t_threshs_{lane}_{stage}.dat"] = "".join(f"{int(v):x}\n" for v in chosen)
+    memories = threshold_memories(random_thresholds(p), pe, width)
     parameters: dict[str, int | str] = {
         "K": width, "N": count, "C": p["channels"], "PE": pe, "USE_CONFIG": 0, "THRESHOLDS_PATH": '"t_"',
         "DEPTH_TRIGGER_BRAM": p.get("block_depth", 0),

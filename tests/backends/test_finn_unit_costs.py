@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from scripts.costs import finn_units
 from scripts.fit_costs import fit_finn
 from srq_hw.backends.finn.unit_costs import PARAMETERS, _lane_widths, _sum, coefficients, finn_ff, finn_lut
+from srq_hw.backends.finn.unit_memory import table_counts
 
 ROWS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "rtl" / "costs_measured.json").read_text())["finn"]
 MVAU = {
@@ -60,6 +62,30 @@ def test_memories_that_the_source_puts_into_luts_cost_them_however_large():
     assert finn_lut("Thresholding", search) < finn_lut("Thresholding", chosen)
     assert abs(finn_lut("Thresholding", chosen) / 474 - 1) < BOUND
     assert abs(finn_ff("Thresholding", chosen) / 323 - 1) < BOUND
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if r["kind"] == "Thresholding"], ids=lambda row: str(row["lut"]))
+def test_random_thresholds_cost_what_is_expected_of_them(row: dict[str, Any]):
+    """Counted, the constants that were synthesised come to what the formula says without them."""
+    shape = row["parameters"]
+    counted = shape | table_counts(finn_units.random_thresholds(shape), shape["pe"], shape["acc_bits"])
+    assert finn_lut("Thresholding", counted) == pytest.approx(finn_lut("Thresholding", shape), rel=0.05)
+    assert finn_ff("Thresholding", counted) == pytest.approx(finn_ff("Thresholding", shape), rel=0.01)
+
+
+def test_thresholds_that_repeat_cost_less():
+    """Both synthesised, not in the fit: channels with steps and offsets of their own, 175 LUTs; all alike, 121."""
+    random = np.random.default_rng(7)
+    steps = random.integers(20, 60, (32, 1))
+    spread = (np.arange(15) - 7) * steps + random.integers(-90, 90, (32, 1))
+    shape = {"pe": 2, "channels": 32, "acc_bits": 10, "bits": 4, "block_depth": 4096}
+    counted = shape | table_counts(spread, 2, 10)
+    assert finn_lut("Thresholding", counted) == pytest.approx(175, rel=0.05)
+    assert finn_ff("Thresholding", counted) == pytest.approx(253, rel=0.05)
+    alike = np.tile((np.arange(255) - 128) // 8, (32, 1))
+    shape |= {"acc_bits": 6, "bits": 8}
+    assert finn_lut("Thresholding", shape) > 12 * 121
+    assert finn_lut("Thresholding", shape | table_counts(alike, 2, 6)) < 1.5 * 121
 
 
 @pytest.mark.parametrize(("shape", "lut", "ff"), [((18, 66, 3, 8, 8, 8), 257, 772), ((12, 12, 5, 4, 4, 8), 182, 986)])

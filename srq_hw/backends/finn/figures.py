@@ -10,6 +10,7 @@ import numpy as np
 from srq_hw.backends.finn.estimate import Device, NodeFigures, converter
 from srq_hw.backends.finn.memory import rom_luts, threshold_blocks
 from srq_hw.backends.finn.ops.nodes import is_srq
+from srq_hw.backends.finn.unit_memory import table_counts
 
 
 def figures(model: Any, device: Device) -> list[NodeFigures]:
@@ -66,12 +67,12 @@ def _matrix(model: Any, node: Any, op: Any) -> dict[str, int]:
 
 def _thresholds(model: Any, node: Any, op: Any) -> dict[str, int]:
     trigger = int(op.get_nodeattr("depth_trigger_bram"))
-    return {
-        "pe": int(op.get_nodeattr("PE")),
-        "channels": int(op.get_nodeattr("NumChannels")),
-        "acc_bits": op.get_input_datatype(1).bitwidth(),
-        "bits": op.get_output_datatype().bitwidth(),
-    } | ({"block_depth": trigger} if trigger else {})
+    pe, channels = int(op.get_nodeattr("PE")), int(op.get_nodeattr("NumChannels"))
+    width = op.get_input_datatype(1).bitwidth()
+    matrix = model.get_initializer(node.input[1]).astype(np.int64)
+    matrix = np.broadcast_to(matrix, (channels, matrix.shape[1]))  # one row is that of all channels
+    shape = {"pe": pe, "channels": channels, "acc_bits": width, "bits": op.get_output_datatype().bitwidth()}
+    return shape | table_counts(matrix, pe, width) | ({"block_depth": trigger} if trigger else {})
 
 
 def _padding(model: Any, node: Any, op: Any) -> dict[str, int]:

@@ -12,7 +12,7 @@ from functools import cache
 from math import gcd
 from pathlib import Path
 
-from srq_hw.backends.rtl.cost_parts import NO_MEMORY, in_block, lut_ram, rom, rom_sum
+from srq_hw.backends.rtl.cost_parts import NO_MEMORY, in_block, lut_ram
 from srq_hw.backends.rtl.folding import packed_lanes
 
 #: {"lut" | "ff": {kind: {term: coefficient}}}
@@ -121,27 +121,50 @@ def _sum(numbers: int, width: int) -> tuple[int, int]:
 
 
 def _thresholding(p: Parameters) -> tuple[Amounts, Amounts]:
-    """Binary search: a stage per output bit, a memory and a comparison (a LUT per two bits) in each, a short queue."""
+    """Binary search: a stage per output bit, a memory and a comparison (a LUT per two bits) in each, a short queue.
+
+    Of several blocks of 64 words, a bit is found by as many selections of two as there are different blocks but one.
+    """
     pe, width, bits = p["pe"], p["acc_bits"], p["bits"]
     folds = p["channels"] // pe
-    depths = [folds << stage for stage in range(bits)]
     trigger = p.get("block_depth", 0)
-    inside = [depth for depth in depths if (depth < trigger if trigger else not in_block(depth, width))]
-    held = rom_sum(rom(None, depth, width, chosen=bool(trigger)) for depth in inside if depth > 1)
-    # Of several blocks of 64 words, each bit is found by as many selections of two as there are blocks but one.
-    single = sum(rom(None, min(depth, 64), width, chosen=True).bits64 for depth in inside if depth > 1)
+    small = large = selects = columns = 0.0
+    known = "luts0" in p
+    for stage in range(bits):
+        depth = folds << stage
+        if depth == 1 or (depth >= trigger if trigger else in_block(depth, width)):
+            continue
+        counts = _known_table(p, stage) if known else [pe * count for count in _random_table(depth, width)]
+        small, large = (small + counts[0], large) if depth <= 32 else (small, large + counts[0])
+        selects, columns = selects + counts[1], columns + counts[2]
     fold = _bits(folds) if folds > 1 else 0
     lut = {
-        "unit": 1, "rom": pe * (held.bits16 + held.bits32), "block": pe * held.bits64,
-        "select": pe * (held.bits64 - single),
+        "unit": 1, "rom": small, "block": large, "select": selects,
         "compare": pe * bits * -(-width // 2), "queue": pe * bits * _selection(bits + 2), "fold": fold,
         "guard": _bits(bits + 3),
     }  # fmt: skip
     ff = {
-        "unit": 1, "value": pe * bits * width, "threshold": pe * held.registers,
+        "unit": 1, "value": pe * bits * width, "threshold": columns,
         "place": pe * bits * (fold + bits), "guard": 2 * _bits(bits + 3), "result": pe * bits,
     }  # fmt: skip
     return lut, ff
+
+
+def _known_table(p: Parameters, stage: int) -> list[float]:
+    return [p[f"{what}{stage}"] for what in ("luts", "selects", "columns")]
+
+
+def _random_table(words: int, width: int) -> tuple[float, float, float]:
+    """What `unit_memory.table_counts` is to be expected to say of a stage of one PE with random constants.
+
+    Of so few words there are few columns: two are constant, two for each address bit are it or its inverse.
+    """
+    if words > 8:
+        blocks = -(-words // 64)
+        return width * blocks, width * (blocks - 1), width
+    tables = 1 << words
+    drawn = 1 - (1 - 1 / tables) ** width  # how likely a given column is among them
+    return max(0, tables - 2 - 2 * _bits(words)) * drawn, 0, (tables - 2) * drawn
 
 
 def _padding(p: Parameters) -> tuple[Amounts, Amounts]:
@@ -201,7 +224,8 @@ _TERMS: dict[str, Callable[[Parameters], tuple[Amounts, Amounts]]] = {
 #: window, with it. bits: of a value, for Thresholding of the output. A window's rows are in LUTs, as FINN has it by
 #: default; "block": 1 says that its ram_style is block or ultra, "parallel": 1 that it offers a window per cycle (not
 #: fitted: two were synthesised, 10 % off), "k_width" that the kernel is not square. A search stage of as many words as
-#: Thresholding's "block_depth" (FINN's depth trigger) is in block RAM; without one it is where Yosys puts it.
+#: Thresholding's "block_depth" (FINN's depth trigger) is in block RAM; without one it is where Yosys puts it. Constants
+#: are taken to be random unless `unit_memory.table_counts` of them are among the parameters.
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "MVAU": ("pe", "simd", "mw", "mh", "weight_bits", "act_bits", "acc_bits", "narrow", "signed"),
     "Thresholding": ("pe", "channels", "acc_bits", "bits"),

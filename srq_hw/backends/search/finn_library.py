@@ -19,7 +19,7 @@ from srq_hw.backends.finn.memory import rom_luts, threshold_blocks, threshold_ro
 from srq_hw.backends.finn.placement import Place, accumulator_bits, place, weight_bits
 from srq_hw.backends.finn.thresholds import requant_thresholds, threshold_type
 from srq_hw.backends.finn.unit_costs import finn_ff, finn_lut
-from srq_hw.backends.finn.unit_memory import weight_ramb18, window_ramb18, window_uram
+from srq_hw.backends.finn.unit_memory import table_counts, weight_ramb18, window_ramb18, window_uram
 from srq_hw.backends.rtl.costs import Cost
 from srq_hw.backends.rtl.folding import Lanes, divisors
 from srq_hw.backends.rtl.netlist import Fabric, Instance
@@ -27,7 +27,7 @@ from srq_hw.backends.rtl.units import Plan
 from srq_hw.backends.search.library import Units, srq_library
 from srq_hw.backends.search.options import Size, node_lanes
 from srq_hw.graph.check import bounds
-from srq_hw.graph.ir import IntGraph, Node
+from srq_hw.graph.ir import Int, IntGraph, Node
 from srq_hw.graph.opspec import Bounds
 from srq_hw.target import DspKind, Resources
 
@@ -128,7 +128,7 @@ class FinnUnits:
         if maker is not None and maker.op == "Conv" and self.is_finn(graph, maker):
             bias, kind = maker.params["bias"], f"INT{self._bits(graph, source.name)}"
         matrix = requant_thresholds(node, self._of(graph).reach[source.name], out.range, bias)
-        return _Thresholds(out.channels, int(threshold_type(matrix, kind).lstrip("UINT")), out.bits)
+        return _Thresholds(matrix, int(threshold_type(matrix, kind).lstrip("UINT")))
 
     def _bits(self, graph: IntGraph, tensor: str) -> int:
         """Of a value of the tensor in FINN's graph: sums of its matrix units lack the bias."""
@@ -298,13 +298,23 @@ def _conv_cost(conv: _Conv, lanes: int, pe: int, simd: int, memories: Memories) 
 # --- a Requant: a threshold layer -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Thresholds:
-    """width: bits of a threshold; bits: of the output."""
+    """matrix: (channels, levels) of `requant_thresholds`; width: bits of a threshold. What was asked before is kept."""
 
-    channels: int
+    matrix: Int
     width: int
-    bits: int
+    tables: dict[int, dict[str, int]] = field(default_factory=dict)
+    costs: dict[tuple[int, int], Cost] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        return len(self.matrix)
+
+    @property
+    def bits(self) -> int:
+        """Of the output."""
+        return int(self.matrix.shape[1]).bit_length()
 
     def memories(self, lanes: Lanes) -> Iterator[Memories]:
         """Search stages of so many rows or more in block RAM. Both triggers are set: 0 means "auto" to the RTL."""
@@ -317,14 +327,15 @@ class _Thresholds:
         return 0  # a beat in, a beat out
 
     def cost(self, lanes: Lanes, memories: Memories) -> Cost:
-        (trigger,) = (value for _, attribute, value in memories if attribute == "depth_trigger_bram")
-        return _threshold_cost(self, lanes.output, int(trigger))
+        (trigger,) = (int(value) for _, attribute, value in memories if attribute == "depth_trigger_bram")
+        asked = lanes.output, trigger
+        if asked not in self.costs:
+            self.costs[asked] = self._cost(*asked)
+        return self.costs[asked]
 
-
-@cache
-def _threshold_cost(unit: _Thresholds, pe: int, trigger: int) -> Cost:
-    logic = _logic(
-        THRESHOLDS,
-        {"pe": pe, "channels": unit.channels, "acc_bits": unit.width, "bits": unit.bits, "block_depth": trigger},
-    )
-    return logic + Cost(bram18=threshold_blocks(unit.channels // pe, unit.bits, unit.width, pe, trigger))
+    def _cost(self, pe: int, trigger: int) -> Cost:
+        if pe not in self.tables:
+            self.tables[pe] = table_counts(self.matrix, pe, self.width)
+        shape = {"pe": pe, "channels": self.channels, "acc_bits": self.width, "bits": self.bits, "block_depth": trigger}
+        blocks = threshold_blocks(self.channels // pe, self.bits, self.width, pe, trigger)
+        return _logic(THRESHOLDS, shape | self.tables[pe]) + Cost(bram18=blocks)
