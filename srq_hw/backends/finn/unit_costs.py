@@ -29,18 +29,27 @@ def finn_lut(kind: str, parameters: Parameters) -> int:
 
     kind: op type without _rtl, a key of PARAMETERS, which says what `parameters` must hold; KeyError for another.
     """
-    return round(amount(kind, parameters, "lut", coefficients()))
+    return finn_logic(kind, parameters)[0]
 
 
 def finn_ff(kind: str, parameters: Parameters) -> int:
     """Flip-flops; as `finn_lut`."""
-    return round(amount(kind, parameters, "ff", coefficients()))
+    return finn_logic(kind, parameters)[1]
+
+
+def finn_logic(kind: str, parameters: Parameters) -> tuple[int, int]:
+    """`finn_lut` and `finn_ff` at once: the search asks for thousands of both."""
+    found, fitted = terms(kind, parameters), coefficients()
+    return round(_weighed(found["lut"], fitted["lut"][kind])), round(_weighed(found["ff"], fitted["ff"][kind]))
 
 
 def amount(kind: str, parameters: Parameters, what: str, fitted: Mapping[str, Mapping[str, Amounts]]) -> float:
     """What the formula says with given coefficients. what: lut or ff."""
-    factors = fitted[what][kind]
-    return sum(factors.get(name, 0.0) * value for name, value in terms(kind, parameters)[what].items())
+    return _weighed(terms(kind, parameters)[what], fitted[what][kind])
+
+
+def _weighed(amounts: Amounts, factors: Amounts) -> float:
+    return sum(factors.get(name, 0.0) * value for name, value in amounts.items())
 
 
 def terms(kind: str, parameters: Parameters) -> dict[str, Amounts]:
@@ -109,6 +118,7 @@ def _lane_widths(p: Parameters) -> list[int]:
     return [*lower, min(p["acc_bits"], SUM_BITS - sum(lower))]
 
 
+@cache
 def _sum(numbers: int, width: int) -> tuple[int, int]:
     """Adder bits and register bits of add_multi: all numbers reach the first register, however few are added there."""
     if numbers == 1:

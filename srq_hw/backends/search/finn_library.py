@@ -18,7 +18,7 @@ from srq_hw.backends.finn import estimate
 from srq_hw.backends.finn.memory import rom_luts, threshold_blocks, threshold_rows
 from srq_hw.backends.finn.placement import Place, accumulator_bits, place, weight_bits
 from srq_hw.backends.finn.thresholds import requant_thresholds, threshold_type
-from srq_hw.backends.finn.unit_costs import finn_ff, finn_lut
+from srq_hw.backends.finn.unit_costs import finn_logic
 from srq_hw.backends.finn.unit_memory import table_counts, weight_ramb18, window_ramb18, window_uram
 from srq_hw.backends.rtl.costs import Cost
 from srq_hw.backends.rtl.folding import Lanes, divisors
@@ -169,7 +169,8 @@ def converter(source: int, reader: int) -> Cost:
 
 
 def _logic(kind: str, parameters: dict[str, int]) -> Cost:
-    return Cost(lut=finn_lut(kind, parameters), ff=finn_ff(kind, parameters))
+    lut, ff = finn_logic(kind, parameters)
+    return Cost(lut=lut, ff=ff)
 
 
 # --- a convolution: padding, window, matrix unit ----------------------------------------------------------------------
