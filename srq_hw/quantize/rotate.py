@@ -231,15 +231,6 @@ def turned(root: Tensor, moments: Tensor, rng: np.random.Generator) -> Tensor:
     return moved / torch.linalg.det(moved).abs() ** (1 / size)
 
 
-def cost(sources: Sequence[Noise], moved: Tensor) -> float:
-    """The noise of all sources in the basis T, up to a constant: what `basis` makes least."""
-    inverse = torch.linalg.inv(moved)
-    return sum(
-        float((moved @ item.moments @ moved.T).trace() * (inverse.T @ item.sensitivity @ inverse).trace())
-        for item in sources
-    ) / len(moved)
-
-
 def geometric_mean(moments: Tensor, sensitivity: Tensor) -> Tensor:
     """The positive M with M moments M = sensitivity."""
     root, inverse = _power(moments, 0.5), _power(moments, -0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from srq_hw.quantize.plan import make_plan
 from srq_hw.quantize.policy import Bits
 from srq_hw.quantize.ptq import Quantized, quantize
 from srq_hw.quantize.recipe import Recipe, Rotate, load_recipe
-from srq_hw.quantize.rotate import Noise, basis, change_basis, cost, noises, rotations, spread, streams, turned
+from srq_hw.quantize.rotate import Noise, basis, change_basis, noises, rotations, spread, streams, turned
 from tests.quantize import nets
 from tests.quantize.nets import Forward, conv, image, network
 
@@ -169,6 +170,15 @@ def test_rotations_keep_the_function_and_differ() -> None:
 
 
 # --- what it makes least ---------------------------------------------------------------------------------------------
+
+
+def cost(sources: Sequence[Noise], moved: Tensor) -> float:
+    """The noise of all sources in the basis T, up to a constant: what `basis` makes least."""
+    inverse = torch.linalg.inv(moved)
+    return sum(
+        float((moved @ item.moments @ moved.T).trace() * (inverse.T @ item.sensitivity @ inverse).trace())
+        for item in sources
+    ) / len(moved)
 
 
 def drawn(rng: np.random.Generator, size: int, count: int) -> list[Noise]:
