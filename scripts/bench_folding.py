@@ -31,7 +31,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python sees scripts/ only
+from scripts.documents import put
 from scripts.folding.set_folding import Design, designs
+from scripts.prove_rtl import NETWORKS
 from srq_hw.backends.finn.prepare import Prepared, prepare
 from srq_hw.backends.rtl.folding import Folding, Lanes, conv_shape, divisors
 from srq_hw.backends.search.finn_library import finn_library
@@ -41,7 +43,6 @@ from srq_hw.backends.search.solve import solve
 from srq_hw.compare.cells import weights_file
 from srq_hw.errors import SrqError
 from srq_hw.estimate.sources import open_source
-from srq_hw.files import write_text
 from srq_hw.target import Target, load_target
 
 REPO = Path(__file__).resolve().parents[1]
@@ -49,10 +50,6 @@ DOCUMENT = REPO / "docs" / "folding.md"
 BEGIN, END = "<!-- table: scripts/bench_folding.py -->", "<!-- end of table -->"
 TARGET = "zcu104"
 SIZE = (64, 64)
-NETWORKS = (
-    *("edsr_mlperf_f32b5_x2", "idn_y_x2", "idn_y_x4", "edsr8_64_x2", "carn_x2", "carn_m_x4", "rnet9_64_x4"),
-    "srresnet8_bn_x4",
-)
 HEAD = "| network | bits | against | budgets: search fits | both fit | mean | least | largest |"
 #: budgets, shares of the board
 BUDGETS = tuple(n / 10 for n in range(1, 11))
@@ -233,9 +230,8 @@ def main(arguments: list[str]) -> int:
             print(f"{network}: {error}", file=sys.stderr)
             failed = True
     if options.write:
-        before, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
-        kept, after = rest.split(END)
-        write_text(DOCUMENT, f"{before}{BEGIN}\n\n{table(rows, kept)}\n\n{END}{after}")
+        kept = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)[1].split(END)[0]
+        put(DOCUMENT, BEGIN, END, table(rows, kept))
     return int(failed)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python sees scripts/ only
+from scripts.documents import put
 from scripts.prove_rtl import Quiet
 from srq_hw.backends.rtl.generate import generate
 from srq_hw.backends.rtl.oracle import simulate
@@ -129,9 +130,7 @@ def main(arguments: list[str]) -> int:
     text = "\n".join(lines).rstrip()
     print(text)
     if options.write:
-        before, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
-        after = rest.split(END)[1]
-        DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        put(DOCUMENT, BEGIN, END, text)
     return 0
 
 

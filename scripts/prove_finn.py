@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python sees scripts/ only
+from scripts.documents import put
 from scripts.photographs import frames, photograph
 from scripts.prove_rtl import NETWORKS, Quiet
 from scripts.prove_rtl import TARGET as RULES
@@ -29,7 +30,7 @@ from srq_hw.backends.finn.build import load_result
 from srq_hw.backends.finn.stitched import simulate_stitched
 from srq_hw.compare.cells import weights_file
 from srq_hw.errors import SrqError
-from srq_hw.files import write_json, write_text
+from srq_hw.files import write_json
 from srq_hw.graph.ir import IntGraph
 from srq_hw.pipeline.options import BuildOptions
 from srq_hw.pipeline.run import run_build
@@ -192,16 +193,10 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def between(text: str, begin: str, end: str, new: str) -> str:
-    """The text with something else between two markers."""
-    before, rest = text.split(begin)
-    return f"{before}{begin}\n\n{new}\n\n{end}{rest.split(end)[1]}"
-
-
 def write_document(rows: list[Row], simulated: list[Simulated]) -> None:
     """Put the tables where the markers stand."""
-    text = between(DOCUMENT.read_text(encoding="utf-8"), BEGIN, END, table(rows))
-    write_text(DOCUMENT, between(text, BEGIN_RTL, END_RTL, simulations(simulated)))
+    put(DOCUMENT, BEGIN, END, table(rows))
+    put(DOCUMENT, BEGIN_RTL, END_RTL, simulations(simulated))
 
 
 def kept_row(path: Path, graph: IntGraph, side: int) -> Row | None:

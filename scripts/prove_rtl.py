@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python sees scripts/ only
+from scripts.documents import put
 from scripts.photographs import frames
 from srq_hw.backends.rtl.fit import fit
 from srq_hw.backends.rtl.generate import RtlDesign, generate
 from srq_hw.backends.rtl.oracle import RtlResult, simulate
 from srq_hw.compare.cells import weights_file
 from srq_hw.errors import SrqError
-from srq_hw.files import write_json, write_text
+from srq_hw.files import write_json
 from srq_hw.graph.ir import IntGraph
 from srq_hw.pipeline.engine import RESULTS, StepRecord
 from srq_hw.pipeline.options import BuildOptions
@@ -183,9 +184,7 @@ def tables(rows: list[Row]) -> str:
 
 def write_document(rows: list[Row]) -> None:
     """Put the tables where the markers stand."""
-    before, rest = DOCUMENT.read_text(encoding="utf-8").split(BEGIN)
-    after = rest.split(END)[1]
-    write_text(DOCUMENT, f"{before}{BEGIN}\n\n{tables(rows)}\n\n{END}{after}")
+    put(DOCUMENT, BEGIN, END, tables(rows))
 
 
 def main(arguments: list[str]) -> int:

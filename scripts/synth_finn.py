@@ -23,6 +23,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python sees scripts/ only
 from scripts.costs import finn_units
+from scripts.documents import put
 from scripts.fit_costs import DOCUMENT, FOLDER, SECONDS, figures_row
 from srq_hw.backends.finn.boot import boot
 from srq_hw.backends.finn.estimate import Device, mvu_lanes
@@ -30,7 +31,7 @@ from srq_hw.backends.finn.stitched_sources import LIBRARIES
 from srq_hw.backends.finn.unit_costs import finn_ff, finn_lut
 from srq_hw.backends.rtl.synth import Figures
 from srq_hw.errors import SrqError
-from srq_hw.files import write_json, write_text
+from srq_hw.files import write_json
 
 BEGIN, END = "<!-- designs: scripts/synth_finn.py -->", "<!-- end of designs -->"
 CONVERTER = "StreamingDataWidthConverter"
@@ -155,8 +156,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     if args.write:
-        before, rest = DOCUMENT.read_text().split(BEGIN)
-        write_text(DOCUMENT, before + "\n".join([BEGIN, "", *lines, "", END]) + rest.split(END)[1])
+        put(DOCUMENT, BEGIN, END, "\n".join(lines))
     return 0
 
 
