@@ -1,4 +1,4 @@
-"""Progress bars on standard error: on a terminal only, silent elsewhere."""
+"""Progress bars on standard error: on a terminal only, silent elsewhere. Who tells of progress learns of a Ctrl-C."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from srq_hw import interrupt
 from srq_hw.pipeline.engine import StepRecord
 
 Advance = Callable[[int, int], None]
@@ -34,7 +35,12 @@ def bar(title: str) -> Iterator[Advance]:
     """One bar; call what it yields with (done, total)."""
     with _bars() as progress:
         task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+        def advance(done: int, total: int) -> None:
+            interrupt.check()
+            progress.update(task, completed=done, total=total)
+
+        yield advance
 
 
 @contextmanager
@@ -42,9 +48,12 @@ def stages(title: str) -> Iterator[Callable[[str, int, int], None]]:
     """One bar for work of several stages; call what it yields with (stage, done, total)."""
     with _bars() as progress:
         task = progress.add_task(title, total=None)
-        yield lambda what, done, total: progress.update(
-            task, description=f"{title}: {what}", completed=done, total=total
-        )
+
+        def advance(what: str, done: int, total: int) -> None:
+            interrupt.check()
+            progress.update(task, description=f"{title}: {what}", completed=done, total=total)
+
+        yield advance
 
 
 class BuildProgress:
@@ -66,11 +75,13 @@ class BuildProgress:
 
     def step_started(self, name: str, number: int, total: int) -> None:
         """Show which step runs."""
+        interrupt.check()
         self.progress.update(self.all, description=f"build: {name}", completed=number - 1, total=total)
         self.progress.update(self.one, description=name, completed=0, total=None, visible=False)
 
     def advanced(self, done: int, total: int) -> None:
         """A part of the running step is done."""
+        interrupt.check()
         self.progress.update(self.one, completed=done, total=total, visible=True)
 
     def step_ended(self, record: StepRecord) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from srq_hw import interrupt
 from srq_hw.errors import RunError
 
 #: columns of a table that goes into a file or a pipe
@@ -38,7 +39,8 @@ def warn(message: str) -> None:
 def interruptible() -> Iterator[None]:
     """Ctrl-C ends a long command with a sentence."""
     try:
-        yield
+        with interrupt.remembered():
+            yield
     except KeyboardInterrupt:
         raise RunError("interrupted; the same command resumes where it stopped") from None
 
