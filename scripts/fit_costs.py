@@ -2,6 +2,7 @@
 
     .venv/bin/python scripts/fit_costs.py              # fit to the measured rows in tests/, print the errors
     .venv/bin/python scripts/fit_costs.py --measure    # synthesise what is missing first (an hour or two), resumable
+    .venv/bin/python scripts/fit_costs.py --measure --modules srq_store,srq_conv_load    # only of these; the rest as is
     .venv/bin/python scripts/fit_costs.py --collect    # take the rows that there are, also of an earlier library
     .venv/bin/python scripts/fit_costs.py --write      # put coefficients and docs/costs.md in place
 
@@ -18,7 +19,7 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,10 @@ from srq_hw.backends.finn import unit_costs
 from srq_hw.backends.finn.boot import boot
 from srq_hw.backends.rtl.cost_terms import terms
 from srq_hw.backends.rtl.costs import COEFFICIENTS, logic
-from srq_hw.backends.rtl.demand import bram18, demand, dsps, memories
+from srq_hw.backends.rtl.demand import blocks, demand, dsps
 from srq_hw.backends.rtl.emit import library_files
 from srq_hw.backends.rtl.generate import RtlDesign
-from srq_hw.backends.rtl.netlist import Instance, Netlist
+from srq_hw.backends.rtl.netlist import CONV, CONV_LOAD, Instance, Netlist
 from srq_hw.backends.rtl.synth import Figures, synthesise, synthesise_design
 from srq_hw.backends.rtl.verilate import LIBRARY
 from srq_hw.errors import SrqError
@@ -77,9 +78,10 @@ def design_key(design: RtlDesign) -> str:
 
 
 def figures_row(figures: Figures) -> dict[str, int]:
-    """What is compared: LUT sites of all kinds, flip-flops, DSPs, block RAMs of 18 Kbit."""
+    """What is compared: LUT sites of all kinds, flip-flops, DSPs, block RAMs of 18 Kbit, UltraRAMs if any."""
     lut = figures.lut + figures.lut_memory
-    return {"lut": lut, "ff": figures.ff, "dsp": figures.dsp, "bram18": figures.bram18 + 2 * figures.bram36}
+    found = {"lut": lut, "ff": figures.ff, "dsp": figures.dsp, "bram18": figures.bram18 + 2 * figures.bram36}
+    return found | ({"uram": figures.uram} if figures.uram else {})
 
 
 def newest(folder: Path, field: str, value: object) -> Path | None:
@@ -88,11 +90,11 @@ def newest(folder: Path, field: str, value: object) -> Path | None:
     return max(known, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def measure_unit(sample: Sample, folder: Path, missing: bool) -> Row | None:
-    """A row of the grid; with `missing` of the library as it is now, without the newest there is, or None."""
+def measure_unit(sample: Sample, folder: Path, modules: Collection[str] | None) -> Row | None:
+    """A row of the grid; of these modules (None: all) of the library as it is now, of others the newest, or None."""
     instance = build(sample.spec)
     path = folder / f"{instance.module}-{key_of(instance)}.json"
-    if not path.exists() and not missing:
+    if not path.exists() and modules is not None and instance.module not in modules:
         older = newest(folder, "spec", dict(sample.spec))
         if older is None:
             return None
@@ -116,13 +118,14 @@ def measure_finn(kind: str, parameters: Mapping[str, int], held: bool, folder: P
     return {"kind": kind, "parameters": dict(parameters), "held": held, **figures_row(figures)}
 
 
-def collect(folder: Path, missing: bool) -> Row:
-    """All rows that there are; with `missing` all rows of the grids."""
+def collect(folder: Path, modules: Collection[str] | None) -> Row:
+    """All rows that there are, after synthesis of those missing of some modules of the library; None: of everything."""
     folder.mkdir(parents=True, exist_ok=True)
+    missing = modules is None
     with tempfile.TemporaryDirectory() as scratch:
         if missing:
             boot(Path(scratch))  # FINN writes its window buffers itself
-        units = [measure_unit(sample, folder, missing) for sample in grid()]
+        units = [measure_unit(sample, folder, modules) for sample in grid()]
         finn = [measure_finn(*entry, folder, missing) for entry in finn_units.grid()]
     whole = []
     for design in designs():
@@ -161,6 +164,9 @@ def fit_units(rows: list[Row]) -> dict[str, dict[str, dict[str, float]]]:
         own = [(terms(instance), row) for instance, row in tagged if instance.module == module]
         for what in WHAT:
             made[what][module] = fitted([getattr(t, what) for t, _ in own], [row[what] for _, row in own])
+    for factors in made.values():
+        if {CONV, "srq_store"} <= set(factors):  # srq_conv_load is the one with the other's memory
+            factors[CONV_LOAD] = factors[CONV] | factors["srq_store"]
     return made
 
 
@@ -246,12 +252,14 @@ def design_lines(rows: list[Row], fit: Mapping[str, Any]) -> list[str]:
 def block_ram_line(rows: list[Row]) -> str:
     """How often the rules of `demand` say what Yosys finds."""
     made = [(build(row["spec"]), row) for row in rows]
-    pairs = [(sum(bram18(*memory) for memory in memories(instance)), row["bram18"]) for instance, row in made]
+    pairs = [(blocks(instance)[0], row["bram18"]) for instance, row in made]
     same = sum(ruled == found for ruled, found in pairs)
     dsp = sum(dsps(instance) == row["dsp"] for instance, row in made)
+    ultra = [(ruled, row.get("uram", 0)) for instance, row in made if (ruled := blocks(instance)[1]) or row.get("uram")]
     return (
         f"DSPs by rule are those of synthesis in {dsp} of {len(pairs)} units, block RAMs in {same}; summed up, the "
-        f"rule takes {sum(ruled for ruled, _ in pairs)} RAMB18 where Yosys takes {sum(found for _, found in pairs)}."
+        f"rule takes {sum(ruled for ruled, _ in pairs)} RAMB18 where Yosys takes {sum(found for _, found in pairs)}. "
+        f"UltraRAMs are equal in {sum(ruled == found for ruled, found in ultra)} of the {len(ultra)} units with some."
     )
 
 
@@ -279,12 +287,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", action="store_true", help="synthesise what is missing, collect all rows")
     parser.add_argument("--collect", action="store_true", help="collect the rows that there are, synthesise nothing")
+    parser.add_argument("--modules", default="", metavar="NAME,...", help="of the library: --measure makes these only")
     parser.add_argument("--write", action="store_true", help="write coefficients and docs/costs.md")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where single rows are kept")
     args = parser.parse_args()
     try:
         if args.measure or args.collect:
-            write_text(MEASURED, _text(collect(args.folder, args.measure)))
+            named = [name for name in args.modules.split(",") if name]
+            write_text(MEASURED, _text(collect(args.folder, named or (None if args.measure else ()))))
     except SrqError as error:
         print(error, file=sys.stderr)
         return error.exit_code

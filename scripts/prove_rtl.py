@@ -3,8 +3,9 @@
     .venv/bin/python scripts/prove_rtl.py --data ../shared/data [--networks edsr8_64_x2,idn_y_x4] [--bits 8,4]
 
 Each network is built with `srq-hw build` for zcu104-rtl up to its simulation: small frames, many multipliers, so that a
-frame passes in seconds. A second design, for video frames at 60 per second, is generated and counted by rule; where it
-fits the board its very units, rows in UltraRAM among them, are simulated for small frames.
+frame passes in seconds. A second design, for video frames at 60 per second, is generated and counted by rule, where it
+does not fit the board another for tiles; the very units of what fits, rows and weights in UltraRAM among them, are
+simulated for small frames.
 Builds resume. Exit status 1 where one integer differs or a network could not be proven.
 """
 
@@ -16,6 +17,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python sees scripts/ only
 from scripts.documents import put
@@ -45,13 +47,40 @@ NETWORKS = (
 PRODUCTS = 400
 #: frames of the design that is counted (height, width)
 VIDEO = (180, 320)
+#: frames of the design that is counted where that one does not fit: tiles of an image
+TILES = (64, 64)
+#: columns of the tables of such designs
+HEADS = (
+    "| network | bits | frames per second | DSP | BRAM36 | URAM | weights written, words | slowest node | fits | "
+    "integers compared | differ |",
+    "|---|---|---|---|---|---|---|---|---|---|---|",
+)
 #: frames in a row where its units are simulated
 FRAMES = 3
 
 
 @dataclass(frozen=True)
+class Placed:
+    """The design for frames of a size on the board, by rule; integers that its units made, where it fits.
+
+    load_words: of weights that are written at run time.
+    """
+
+    size: tuple[int, int]
+    fps: float
+    dsp: int
+    bram36: float
+    uram: int
+    load_words: int
+    bottleneck: str
+    short: tuple[str, ...]
+    elements: int
+    mismatches: int
+
+
+@dataclass(frozen=True)
 class Row:
-    """What is known of a network at a width; figures of the simulated design, then of the one for video."""
+    """What is known of a network at a width: figures of the simulated design, then of those that fit the board."""
 
     network: str
     bits: int
@@ -64,14 +93,7 @@ class Row:
     ideal: int
     first_output: int
     seconds: float
-    video_fps: float
-    video_dsp: int
-    video_bram36: float
-    video_uram: int
-    video_bottleneck: str
-    video_short: tuple[str, ...]
-    video_elements: int
-    video_mismatches: int
+    fitted: tuple[Placed, ...]
 
 
 class Quiet:
@@ -112,8 +134,9 @@ def prove(network: str, bits: int, side: int, data: Path, out: Path) -> Row:
     design = json.loads((folder / RESULTS / "rtl.json").read_text())
     found = json.loads((folder / RESULTS / "oracle_rtl.json").read_text())
     oracle, simulation = found["oracle"], found["simulation"]
-    video = fit(graph, VIDEO, target.resources)
-    again = None if video.short else simulate_video(graph, video.design, side, out / "models")
+    fitted = [placed(graph, VIDEO, side, out / "models")]
+    if fitted[0].short:
+        fitted.append(placed(graph, TILES, side, out / "models"))
     return Row(
         network=network,
         bits=bits,
@@ -126,19 +149,32 @@ def prove(network: str, bits: int, side: int, data: Path, out: Path) -> Row:
         ideal=simulation["ideal_cycles"],
         first_output=simulation["first_output"],
         seconds=round(time.perf_counter() - started, 1),
-        video_fps=video.fps,
-        video_dsp=video.demand.dsp,
-        video_bram36=video.demand.bram36,
-        video_uram=video.demand.uram,
-        video_bottleneck=video.design.bottleneck,
-        video_short=tuple(video.short),
-        video_elements=again.elements if again else 0,
-        video_mismatches=again.mismatches if again else 0,
+        fitted=tuple(fitted),
     )
 
 
-def simulate_video(graph: IntGraph, design: RtlDesign, side: int, models: Path) -> RtlResult:
-    """The lanes and memories of a design for video, with FIFOs for small frames, against the reference."""
+def placed(graph: IntGraph, size: tuple[int, int], side: int, models: Path) -> Placed:
+    """The fastest design that fits, up to 60 frames a second; its units, with FIFOs for small frames, are simulated."""
+    resources = load_target(TARGET).resources
+    assert resources is not None
+    found = fit(graph, size, resources)
+    result = None if found.short else simulate_units(graph, found.design, side, models)
+    return Placed(
+        size=size,
+        fps=found.fps,
+        dsp=found.demand.dsp,
+        bram36=found.demand.bram36,
+        uram=found.demand.uram,
+        load_words=len(found.design.loads),
+        bottleneck=found.design.bottleneck,
+        short=tuple(found.short),
+        elements=result.elements if result else 0,
+        mismatches=result.mismatches if result else 0,
+    )
+
+
+def simulate_units(graph: IntGraph, design: RtlDesign, side: int, models: Path) -> RtlResult:
+    """The lanes and memories of a design, with FIFOs for small frames, against the reference."""
     size = (side, side)
     folding = design.folding.resized(design.size, size)
     small = generate(graph, size, folding.wanted, design.name, design.fabric, folding)
@@ -164,22 +200,26 @@ def tables(rows: list[Row]) -> str:
             f"| {r.network} | {r.bits} | {r.nodes} | {r.instances} | {r.size[0]}x{r.size[1]} | {r.elements:,} | "
             f"{r.mismatches} | {r.cycles:,} | {r.ideal:,} | {r.cycles / r.ideal:.4f} |"
         )
-    lines += [
-        "",
-        f"### Designs for frames of {VIDEO[0]}x{VIDEO[1]} on {TARGET}, by rule; the same units simulated",
-        "",
-        "| network | bits | frames per second | DSP | BRAM36 | URAM | slowest node | fits | integers compared | "
-        "differ |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        verdict = f"no: {', '.join(r.video_short)}" if r.video_short else "yes"
-        seen = f"{r.video_elements:,} | {r.video_mismatches}" if r.video_elements else "– | –"
-        lines.append(
-            f"| {r.network} | {r.bits} | {_rate(r.video_fps)} | {r.video_dsp:,} | {r.video_bram36:g} | "
-            f"{r.video_uram} | {r.video_bottleneck} | {verdict} | {seen} |"
-        )
+    for place, what in enumerate(
+        (f"{VIDEO[0]}x{VIDEO[1]}", f"{TILES[0]}x{TILES[1]}, where {VIDEO[0]}x{VIDEO[1]} does not fit")
+    ):
+        lines += ["", f"### Designs for frames of {what}, on {TARGET}, by rule; the same units simulated", "", *HEADS]
+        lines += [_placed_line(r, r.fitted[place]) for r in rows if len(r.fitted) > place]
     return "\n".join(lines)
+
+
+def _placed_line(row: Row, found: Placed) -> str:
+    verdict = f"no: {', '.join(found.short)}" if found.short else "yes"
+    seen = f"{found.elements:,} | {found.mismatches}" if found.elements else "– | –"
+    return (
+        f"| {row.network} | {row.bits} | {_rate(found.fps)} | {found.dsp:,} | {found.bram36:g} | {found.uram} | "
+        f"{found.load_words:,} | {found.bottleneck} | {verdict} | {seen} |"
+    )
+
+
+def _row(item: dict[str, Any]) -> Row:
+    """The inverse of `asdict`."""
+    return Row(**item | {"fitted": tuple(Placed(**one) for one in item["fitted"])})
 
 
 def write_document(rows: list[Row]) -> None:
@@ -211,13 +251,14 @@ def main(arguments: list[str]) -> int:
                 print(f"\n  {error}")
                 failed = True
                 continue
-            compared, differ = row.elements + row.video_elements, row.mismatches + row.video_mismatches
+            compared = row.elements + sum(found.elements for found in row.fitted)
+            differ = row.mismatches + sum(found.mismatches for found in row.fitted)
             print(f"  {differ} of {compared} integers differ, {row.seconds} s", flush=True)
             failed |= differ != 0 or row.elements == 0
             write_json(options.out / f"{network}_w{bits}.json", asdict(row))
     found = [json.loads(path.read_text()) for path in options.out.glob("*_w?.json")]
     order = list(NETWORKS)
-    rows = sorted((Row(**item) for item in found), key=lambda row: (-row.bits, order.index(row.network)))
+    rows = sorted(map(_row, found), key=lambda row: (-row.bits, order.index(row.network)))
     write_document(rows)
     return int(failed)
 

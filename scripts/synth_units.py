@@ -65,7 +65,7 @@ def conv(bits: int) -> Unit:
         return {"weights.hex": conv_weights(weights, PE, SIMD, bits), "bias.hex": conv_bias(bias, PE, 24)}
 
     about = f"{bits} x {bits} bits, window included, weights in block RAM"
-    return Unit(about, "srq_conv", parameters, "window rom mac dot adder_tree", plan.products, memories)
+    return Unit(about, "srq_conv", parameters, "conv_core window rom mac dot adder_tree", plan.products, memories)
 
 
 def requant() -> Unit:

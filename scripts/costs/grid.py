@@ -14,8 +14,9 @@ import numpy as np
 
 from srq_hw.backends.rtl.arrange import arrange
 from srq_hw.backends.rtl.folding import Folding, Goal, Lanes
-from srq_hw.backends.rtl.netlist import Instance, Stream
-from srq_hw.backends.rtl.units import Plan, converted, unit
+from srq_hw.backends.rtl.netlist import LOAD_BITS, Instance, Stream
+from srq_hw.backends.rtl.plan import Plan
+from srq_hw.backends.rtl.units import converted, unit
 from srq_hw.graph.ir import IntGraph
 from srq_hw.graph.synthetic import GraphBuilder, random_requant
 
@@ -78,7 +79,7 @@ def _conv(spec: Spec, random: np.random.Generator) -> Instance:
     spread = 1 + int(np.abs(weight).sum((1, 2, 3)).max()) * (1 << spec["x"]) // 8
     bias = random.integers(-spread, spread, out)
     graph = build.finish(build.conv("image", weight, bias, "conv", groups), "one")
-    lanes = Lanes((spec["simd"],), spec["pe"], 1, core=(spec["pe"], spec["simd"]))
+    lanes = Lanes((spec["simd"],), spec["pe"], 1, core=(spec["pe"], spec["simd"]), weights=spec.get("weights", ""))
     made = _instances(graph, tuple(spec["size"]), lanes)[0]
     return replace(made, parameters={**made.parameters, "EDGE": 1}) if spec.get("edge") else made
 
@@ -194,6 +195,15 @@ def _fifo(spec: Spec, random: np.random.Generator) -> Instance:
     return Instance("srq_fifo", "unit", parameters, {"s": source, "m": replace(source, name="m")})
 
 
+def _store(spec: Spec, random: np.random.Generator) -> Instance:
+    """Not an instance of any design: the memory of an srq_conv_load. `depth` words of `width` bits."""
+    load = Stream("load", 1, 1, 1, 1, LOAD_BITS, False)
+    parameters: dict[str, int | str] = {
+        "WIDTH": spec["width"], "DEPTH": spec["depth"], "LOAD": LOAD_BITS, "STYLE": "ultra",
+    }  # fmt: skip
+    return Instance("srq_store", "unit", parameters, {"load": load})
+
+
 def _duplicate(spec: Spec, random: np.random.Generator) -> Instance:
     source = Stream("s", 64, 64, spec["bits"], spec["bits"], 1, False)
     ports = {"s": source, "m0": replace(source, name="m0"), "m1": replace(source, name="m1")}
@@ -214,6 +224,7 @@ _BUILD: dict[str, Callable[[Spec, np.random.Generator], Instance]] = {
     "output": _end("srq_output"),
     "fifo": _fifo,
     "duplicate": _duplicate,
+    "store": _store,
 }
 
 
@@ -345,7 +356,25 @@ def _other_rows() -> list[Sample]:
     ]
 
 
+def _load_rows() -> list[Sample]:
+    """srq_store alone, and srq_conv_load, which is fitted as srq_conv and srq_store: all of those are held out."""
+    store = [
+        (8, 36864), (8, 288), (16, 4608), (16, 18432), (24, 1536), (32, 2304), (36, 144), (64, 4608), (72, 512),
+        (128, 2304), (256, 1152), (512, 576), (4, 9216), (12, 600), (20, 2000), (96, 48), (1024, 144), (64, 18432),
+        (10, 5000), (32, 36864),
+    ]  # fmt: skip
+    conv: list[tuple[Any, ...]] = [
+        (64, 64, 3, 1, 1, 8, 8, False, False, _size(32)), (64, 64, 3, 2, 4, 8, 8, True, True, _size(32)),
+        (64, 64, 3, 4, 8, 8, 8, False, True, _size(64)), (32, 32, 3, 1, 4, 8, 8, True, True, _size(48)),
+        (64, 64, 3, 2, 2, 4, 4, True, True, _size(32)), (64, 32, 1, 4, 4, 8, 8, False, True, _size(64)),
+        (64, 64, 3, 8, 8, 4, 4, False, True, _size(24)), (16, 64, 5, 2, 8, 8, 8, False, False, _size(40)),
+    ]  # fmt: skip
+    names = "a b k pe simd w x signed narrow size"
+    held = [replace(one, held=True) for one in _rows(names, conv, unit="conv", weights="ultra")]
+    return _rows("width depth", store, 4, unit="store") + held
+
+
 def grid() -> list[Sample]:
     """All of them, cheap units and expensive ones mixed, each once."""
-    made = _conv_rows() + _requant_rows() + _other_rows()
+    made = _conv_rows() + _requant_rows() + _other_rows() + _load_rows()
     return list({sample.name: sample for sample in made}.values())

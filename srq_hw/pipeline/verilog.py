@@ -82,6 +82,7 @@ def _design_json(fitted: Fitted, session: Session) -> dict[str, Any]:
         "instances": len(design.netlist.instances),
         "fifos": len(design.fifos),
         "fifo_bits": fifo_bits,
+        "load_words": len(design.loads),
         **board_counts(fitted.cost),
         "short_of": fitted.short,
         "fullest": fitted.point.fullest,

@@ -296,6 +296,7 @@ def sample_report(out_dir: Path, *, blocks: int = 4, seed: int = 7) -> dict[str,
             "bottleneck": "block3_conv2", "fps": 60.28, "fps_requested": 60.0, "fps_met": True,
             "latency_cycles": 98_304, "instances": 131, "fifos": 9,
             "fifo_bits": 786_432, "lut": 19_870, "ff": 27_430, "dsp": 61, "bram36": 47.5, "uram": 3,
+            "load_words": 36_864,
             "short_of": {}, "fullest": "bram36", "weight_bits_per_cycle": 1_184, "utilization_max": 0.8,
             "tradeoff": tradeoff(),
             "simulation": {

@@ -26,7 +26,7 @@ def lanes_from_job(data: Mapping[str, Any]) -> Folding:
 def _lanes(row: Mapping[str, Any]) -> Lanes:
     core, inputs = tuple(row["core"]), tuple(row["inputs"])
     memories = tuple((kind, attribute, value) for kind, attribute, value in row["memories"])
-    return Lanes(inputs, row["output"], row["cycles"], (core[0], core[1]), row["rows"], memories)
+    return Lanes(inputs, row["output"], row["cycles"], (core[0], core[1]), row["rows"], memories=memories)
 
 
 def folding_config(model: Any) -> dict[str, Any]:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from srq_hw.backends.rtl.demand import RAMB18
+from srq_hw.backends.rtl.netlist import Instance
 
+#: the term of a unit's count of beats, which makes tlast; in a design nobody reads it, and synthesis drops it
+FRAME = "frame"
 #: (words, bits) of block RAMs of 18 and 36 Kbit
 BLOCKS = (*RAMB18, (32768, 1), (16384, 2), (8192, 4), (4096, 9), (2048, 18), (1024, 36), (512, 72))
 #: what an 18 Kbit block RAM costs Yosys, and eight LUTs as memory (lutrams_xcu.txt, brams_xc4v.txt of synth_xilinx)
 BLOCK_PRICE, LUT_PRICE = 129, 16
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Name -> amount, of the LUTs and of the flip-flops of an instance."""
+
+    lut: Mapping[str, float]
+    ff: Mapping[str, float]
+
+
+def counter_bits(count: int) -> int:
+    """Of a counter 0 .. count - 1, as the library declares it: at least 1."""
+    return max(1, (count - 1).bit_length())
 
 
 def tree(numbers: int, width: int) -> tuple[int, int]:
@@ -122,6 +138,11 @@ def ram(words: int, bits: int) -> Memory:
     They are BLOCK_PRICE, LUT_PRICE by the share of the bits that is used, and 0.5 for each bit of a multiplexer.
     """
     return min(block(words, bits), lut_ram(words, bits), key=lambda memory: memory.price)
+
+
+def buffer(instance: Instance, words: int, bits: int) -> Memory:
+    """Of rows or a queue, in UltraRAM where that is asked for."""
+    return NO_MEMORY if instance.parameters.get("RAM_STYLE") == "ultra" else ram(words, bits)
 
 
 def alone(numbers: int) -> int:

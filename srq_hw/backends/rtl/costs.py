@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 
 from srq_hw.backends.rtl import demand
-from srq_hw.backends.rtl.cost_terms import FRAME, terms
+from srq_hw.backends.rtl.cost_parts import FRAME
+from srq_hw.backends.rtl.cost_terms import terms
 from srq_hw.backends.rtl.netlist import Instance, Netlist
 
 #: {"lut" | "ff": {module: {term: coefficient}}}
@@ -64,8 +65,9 @@ def cost(instance: Instance, alone: bool = False) -> Cost:
 
 
 def design_cost(netlist: Netlist) -> Cost:
-    """Sum over the instances."""
-    return sum((cost(instance) for instance in netlist.instances), Cost())
+    """Sum over the instances, and where weights enter."""
+    entry = netlist.weights_entry
+    return sum((cost(instance) for instance in netlist.instances), cost(entry) if entry else Cost())
 
 
 def logic(instance: Instance, fitted: Coefficients, alone: bool) -> tuple[float, float]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from srq_hw.backends.rtl.folding import ConvShape
-from srq_hw.backends.rtl.netlist import FABRIC, Instance, Netlist
+from srq_hw.backends.rtl.memories import URAM_BITS, row_words
+from srq_hw.backends.rtl.netlist import CONVS, FABRIC, Instance, Netlist
 
 #: (words, bits) shapes of an 18 Kbit block RAM with one reader and one writer (AMD UG573)
 RAMB18 = ((16384, 1), (8192, 2), (4096, 4), (2048, 9), (1024, 18), (512, 36))
 #: words and bits of an UltraRAM
-URAM = (4096, 72)
+URAM = (4096, URAM_BITS)
 #: a memory of fewer bits than this stays in LUTs
 LUT_MEMORY_BITS = 2048
 #: bits of the multiplier that one DSP takes in srq_wide_multiply, the sign apart
@@ -43,13 +44,12 @@ def demand(netlist: Netlist) -> Demand:
 
 
 def blocks(instance: Instance) -> tuple[int, int]:
-    """18 Kbit block RAMs and UltraRAMs of an instance; RAM_STYLE is not about weights, which UltraRAM cannot hold."""
+    """18 Kbit block RAMs and UltraRAMs of an instance."""
     found = list(memories(instance))
-    if instance.parameters.get("RAM_STYLE") != "ultra":
-        return sum(bram18(*memory) for memory in found), 0
-    if instance.module == "srq_conv":  # its rows come first
-        return sum(bram18(*memory) for memory in found[1:]), uram(*packed(*found[0]))
-    return 0, sum(uram(*memory) for memory in found)
+    return (
+        sum(bram18(words, bits) for words, bits, ultra in found if not ultra),
+        sum(uram(words, bits) for words, bits, ultra in found if ultra),
+    )
 
 
 def bram18(words: int, bits: int) -> int:
@@ -108,32 +108,47 @@ def _add_dsps(instance: Instance) -> int:
 
 
 _DSPS: dict[str, Callable[[Instance], int]] = {
-    "srq_conv": _conv_dsps,
+    **dict.fromkeys(CONVS, _conv_dsps),
     "srq_requant": _requant_dsps,
     "srq_add": _add_dsps,
 }
 
 
-def memories(instance: Instance) -> Iterator[tuple[int, int]]:
-    """(words, bits) of each memory of an instance."""
-    p = _numbers(instance)
-    if instance.module == "srq_conv":
+def memories(instance: Instance) -> Iterator[tuple[int, int, bool]]:
+    """(words, bits, whether in UltraRAM) of each memory of an instance, in UltraRAM with its beats or words packed."""
+    p, ultra = _numbers(instance), instance.parameters.get("RAM_STYLE") == "ultra"
+    if instance.module in CONVS:
         source = instance.ports["s"]
         rows, columns = p["KH"], p["KW"]
         if rows * columns > 1:
-            yield rows * source.width * source.folds + columns * source.folds, source.tdata_bits
-        simd, inside = p["SIMD"], p["CHANNELS_IN"] // p.get("GROUPS", 1)
-        if p.get("DEPTHWISE"):
-            simd = inside = 1
-        words = p["CHANNELS_OUT"] // p["PE"] * rows * columns * inside // simd
-        if instance.parameters["WEIGHT_STYLE"] == "block":
-            yield words, p["PE"] * simd * p["W_BITS"]
+            buffer = rows * source.width * source.folds + columns * source.folds, source.tdata_bits
+            yield *(packed(*buffer) if ultra else buffer), ultra
+        if instance.parameters["WEIGHT_STYLE"] == "ultra":
+            yield *stored(*weight_words(p)), True
+        elif instance.parameters["WEIGHT_STYLE"] == "block":
+            yield *weight_words(p), False
     elif instance.module == "srq_fifo":
-        yield p["DEPTH"], p["BITS"] + 1
+        yield p["DEPTH"], p["BITS"] + 1, ultra
     elif instance.module in ("srq_shuffle", "srq_repeat"):
         source = instance.ports["s"]
         lanes = source.channels if p.get("CRD") or p.get("IN_LANES") != p.get("OUT_LANES") else source.lanes
-        yield 2 * source.width * source.channels // lanes, lanes * source.bits
+        yield 2 * source.width * source.channels // lanes, lanes * source.bits, ultra
+    elif instance.module == "srq_store":
+        yield *stored(p["DEPTH"], p["WIDTH"]), True
+
+
+def weight_words(p: Mapping[str, int]) -> tuple[int, int]:
+    """Words of a convolution's weights, and bits of each: what it multiplies in a cycle. p: its parameters."""
+    simd, inside = p["SIMD"], p["CHANNELS_IN"] // p.get("GROUPS", 1)
+    if p.get("DEPTHWISE"):
+        simd = inside = 1
+    return p["CHANNELS_OUT"] // p["PE"] * p["KH"] * p["KW"] * inside // simd, p["PE"] * simd * p["W_BITS"]
+
+
+def stored(words: int, bits: int) -> tuple[int, int]:
+    """Rows and bits of a memory of words in UltraRAM as srq_store has it: as many words to a row as go into one."""
+    pack = row_words(words, bits)
+    return -(-words // pack), pack * bits
 
 
 def _numbers(instance: Instance) -> dict[str, int]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from srq_hw.backends.rtl.costs import Cost, design_cost
 from srq_hw.backends.rtl.demand import Demand, demand
 from srq_hw.backends.rtl.generate import RtlDesign, generate
-from srq_hw.backends.search.search import Point, Search, fabric_of, shortage
+from srq_hw.backends.search.search import Point, Search, board_has, fabric_of, shortage
 from srq_hw.graph.ir import IntGraph
 from srq_hw.target import Resources
 
@@ -46,15 +46,19 @@ class Fitted:
 def fit(graph: IntGraph, size: tuple[int, int], resources: Resources, fps: float | None = None) -> Fitted:
     """The design for the wanted rate; without one for the highest that fits, USUAL_FPS at most.
 
-    size: (H, W) of a frame. Where no folding keeps the rate or nothing fits, the design says so (`fps`, `short`).
+    size: (H, W) of a frame. Where no folding keeps the rate or nothing fits, the design says so (`fps`, `short`); of
+    several tries that do not fit it is the one that is short of the least.
     """
     search = Search.of(graph, size, resources)
+    has = board_has(resources)
+    tried: list[Fitted] = []
     for _ in range(TRIES):
         point = search.highest(USUAL_FPS) if fps is None else search.at(fps)
         design = generate(graph, size, point.folding.wanted, fabric=search.problem.fabric, folding=point.folding)
         cost = design_cost(design.netlist)
         short = shortage(cost, resources)
+        tried.append(Fitted(design, resources.clock_mhz, demand(design.netlist), short, cost, search, point))
         if not short or not point.fits:
             break
         search = search.corrected(point.cost, cost)
-    return Fitted(design, resources.clock_mhz, demand(design.netlist), short, cost, search, point)
+    return min(tried, key=lambda one: max((short / max(has[key], 1) for key, short in one.short.items()), default=0.0))

@@ -30,8 +30,9 @@ class Lanes:
     """Lanes of a unit's input streams and of its output stream; `cycles` per frame at full speed.
 
     A convolution has SIMD lanes in and PE lanes out; `core` are those of the convolution inside a ResizeFilter.
-    rows: RAM_STYLE of a buffer of rows; "": as synthesis likes, "ultra": UltraRAM. memories: of FINN's units where
-    those compute the node, (operation, attribute, value) each; not for our units.
+    rows: RAM_STYLE of a buffer of rows; "": as synthesis likes, "ultra": UltraRAM. weights: "": part of the design,
+    "ultra": in UltraRAM, written at run time. memories: of FINN's units where those compute the node, (operation,
+    attribute, value) each; not for our units.
     """
 
     inputs: tuple[int, ...]
@@ -39,6 +40,7 @@ class Lanes:
     cycles: int
     core: tuple[int, int] = (0, 0)
     rows: str = ""
+    weights: str = ""
     memories: tuple[tuple[str, str, int | str], ...] = ()
 
     def same_streams(self, other: Lanes) -> bool:

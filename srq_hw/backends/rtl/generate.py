@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from srq_hw.backends.rtl.arrange import arrange
-from srq_hw.backends.rtl.emit import design_map, library_files, top_text
+from srq_hw.backends.rtl.emit import design_map, library_files, top_flags, top_text
 from srq_hw.backends.rtl.fifos import with_fifos
 from srq_hw.backends.rtl.folding import Folding, Goal, fold
 from srq_hw.backends.rtl.limits import refuse
@@ -20,18 +22,21 @@ from srq_hw.backends.rtl.stitch import stitch
 from srq_hw.backends.rtl.verilate import LIBRARY
 from srq_hw.errors import InputError
 from srq_hw.files import write_json, write_text
-from srq_hw.graph.ir import IntGraph
+from srq_hw.graph.ir import Int, IntGraph
 
 TOP = "srq_top"
+#: what a host sends before the first frame
+WEIGHTS_FILE = "weights.bin"
 
 
 @dataclass(frozen=True)
 class RtlDesign:
     """A design as text.
 
-    input, output: the top's streams "s" and "m". library: file names of lib/. memories: file name -> `$readmemh` text.
-    cycles: per frame, of the slowest unit. latency: cycles from the first beat in to the first out, with a source that
-    sends evenly. fifos: instance -> words.
+    input, output: the top's streams "s" and "m". weights: its stream "w", None where none are written at run time;
+    loads: int64, the beats of a set. flags: its output bits beside the streams. library: file names of lib/. memories:
+    file name -> `$readmemh` text. cycles: per frame, of the slowest unit. latency: cycles from the first beat in to the
+    first out, with a source that sends evenly. fifos: instance -> words.
     """
 
     name: str
@@ -39,6 +44,9 @@ class RtlDesign:
     size: tuple[int, int]
     input: Stream
     output: Stream
+    weights: Stream | None
+    loads: Int
+    flags: tuple[str, ...]
     top: str
     library: tuple[str, ...]
     memories: Mapping[str, str]
@@ -52,7 +60,10 @@ class RtlDesign:
     fabric: Fabric
 
     def write(self, folder: Path) -> None:
-        """rtl/<top>.v, rtl/lib/*.v, mem/*.hex, map.json and filelist.f in the folder, which is made."""
+        """rtl/<top>.v, rtl/lib/*.v, mem/*.hex, map.json and filelist.f in the folder, which is made.
+
+        Where weights are written at run time, weights.bin: the beats as 32-bit words, little-endian.
+        """
         (folder / "rtl" / "lib").mkdir(parents=True, exist_ok=True)
         (folder / "mem").mkdir(exist_ok=True)
         for name in self.library:
@@ -60,6 +71,8 @@ class RtlDesign:
         write_text(folder / "rtl" / f"{self.name}.v", self.top)
         for name, text in self.memories.items():
             write_text(folder / "mem" / name, text)
+        if self.weights:
+            (folder / WEIGHTS_FILE).write_bytes(self.loads.astype("<u4").tobytes())
         write_json(folder / "map.json", dict(self.map))
         files = [f"rtl/lib/{name}" for name in self.library] + [f"rtl/{self.name}.v"]
         write_text(folder / "filelist.f", "\n".join(files) + "\n")
@@ -100,6 +113,9 @@ def generate(
         size=size,
         input=netlist.input,
         output=netlist.output,
+        weights=netlist.weights,
+        loads=np.array(netlist.loads, np.int64),
+        flags=top_flags(netlist),
         top=top_text(netlist, graph.name, sha256, folding.cycles),
         library=library_files(netlist),
         memories=memories,

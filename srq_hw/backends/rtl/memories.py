@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 Int = npt.NDArray[np.int64]
 
+#: bits of a row of an UltraRAM
+URAM_BITS = 72
+
 ROUNDINGS = ("half_even", "half_up", "half_away", "floor", "trunc")  # their place is srq_requant's ROUNDING
 
 
@@ -51,6 +54,23 @@ def conv_weights(weight: Int, pe: int, simd: int, bits: int, depthwise: bool = F
 def conv_bias(bias: Int, pe: int, bits: int) -> str:
     """BIAS_FILE of srq_conv. bias: (O,), zero point corrections included or not as ZERO_POINT of the window wants."""
     return hex_words(bias.reshape(-1, pe), bits)
+
+
+def load_beats(text: str, width: int, beat: int) -> tuple[int, ...]:
+    """What srq_store is sent for a memory file of words of `width` bits: its rows of `row_words`, lowest bits first."""
+    words = [int(line, 16) for line in text.split()]
+    pack = row_words(len(words), width)
+    beats = -(-pack * width // beat)
+    found = []
+    for first in range(0, len(words), pack):
+        row = sum(word << place * width for place, word in enumerate(words[first : first + pack]))
+        found += [row >> part * beat & (1 << beat) - 1 for part in range(beats)]
+    return tuple(found)
+
+
+def row_words(words: int, width: int) -> int:
+    """Words in a row of srq_store in UltraRAM: as many as its bits take, and no more than there are."""
+    return min(URAM_BITS // width if 2 * width <= URAM_BITS else 1, words)
 
 
 def offsets(values: Int, lanes: int, bits: int) -> str:

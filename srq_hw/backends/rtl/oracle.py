@@ -52,8 +52,9 @@ def port_of(stream: Stream) -> Port:
 def compile_design(design: RtlDesign, models: Path, jobs: int = 2) -> Simulator:
     """The design as a compiled model in the folder of models; see `verilate.build`."""
     with written_sources(design) as sources:
-        ports = ((port_of(design.input),), (port_of(design.output),))
-        return build(Design(design.name, sources, {}, *ports, design.memories, ("frame_error",)), models, jobs)
+        entries = (design.input, design.weights) if design.weights else (design.input,)
+        ports = (tuple(map(port_of, entries)), (port_of(design.output),))
+        return build(Design(design.name, sources, {}, *ports, design.memories, design.flags), models, jobs)
 
 
 def simulate(design: RtlDesign, graph: IntGraph, images: Int, models: Path, jobs: int = 2) -> RtlResult:
@@ -96,12 +97,13 @@ def simulate(design: RtlDesign, graph: IntGraph, images: Int, models: Path, jobs
 
 def _run(simulator: Simulator, design: RtlDesign, images: Int, stalls: Stalls, resets: tuple[int, ...] = ()) -> Run:
     source, out = design.input, design.output
-    beats = images.reshape(-1, source.lanes)
-    lasts = np.arange(1, len(beats) + 1) % source.beats == 0
+    beats = {source.name: images.reshape(-1, source.lanes)}
+    lasts = {source.name: np.arange(1, len(beats[source.name]) + 1) % source.beats == 0}
+    if design.weights:  # sent beside the first frame, which waits for them
+        beats[design.weights.name] = design.loads.reshape(-1, 1)
+        lasts[design.weights.name] = np.arange(1, len(design.loads) + 1) == len(design.loads)
     wanted = {out.name: len(images) * out.beats}
-    return simulator.run(
-        {source.name: beats}, wanted, stalls, {source.name: lasts}, resets, latency=design.latency + design.cycles
-    )
+    return simulator.run(beats, wanted, stalls, lasts, resets, latency=design.latency + design.cycles)
 
 
 def _compare(run: Run, expected: Int, design: RtlDesign, name: str) -> tuple[int, str | None]:
@@ -114,7 +116,7 @@ def _compare(run: Run, expected: Int, design: RtlDesign, name: str) -> tuple[int
     if not wrong and misplaced:
         text = f"{name}: tlast differs on {misplaced} beats"
     elif not wrong and flags:
-        text = f"{name}: frame_error is up"
+        text = f"{name}: {' and '.join(flag for flag, up in run.flags.items() if up)} up"
     return wrong + misplaced + flags, text
 
 

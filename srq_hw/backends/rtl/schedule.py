@@ -19,12 +19,12 @@ from math import ceil, log2
 
 import numpy as np
 
-from srq_hw.backends.rtl.netlist import Instance, Netlist, Stream
+from srq_hw.backends.rtl.netlist import CONVS, Instance, Netlist, Stream
 from srq_hw.graph.ir import Int
 
 #: frames looked at, unless a beat waits longer than one: the second one meets what the first has left behind
 FRAMES = 2
-#: cycles that srq_conv's parts take from the last input beat to the result, besides the adder trees
+#: cycles that a convolution's parts take from the last input beat to the result, besides the adder trees
 CONV_LATENCY = 14
 
 
@@ -114,7 +114,7 @@ _LATENCY = {
 RULES: dict[str, Callable[[Instance], Rule]] = {
     **dict.fromkeys(_LATENCY, _in_order),
     "srq_threshold": _threshold,
-    "srq_conv": _conv,
+    **dict.fromkeys(CONVS, _conv),
     "srq_width": _width,
     "srq_concat": _concat,
     "srq_slice": _slice,

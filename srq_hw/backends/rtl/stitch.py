@@ -8,14 +8,15 @@ from dataclasses import replace
 
 from srq_hw.backends.rtl.folding import Folding, Goal, divisors
 from srq_hw.backends.rtl.netlist import Instance, Netlist, Stream
-from srq_hw.backends.rtl.units import Plan, converted, unit
+from srq_hw.backends.rtl.plan import Plan
+from srq_hw.backends.rtl.units import converted, unit
 from srq_hw.graph.ir import IntGraph
 
 #: an image of so many channels crosses the design's border a pixel per beat
 PIXEL_CHANNELS = 4
 
-#: streams of the top itself and its two ends
-_RESERVED = frozenset(("s", "m", "image", "entry", "exit"))
+#: streams of the top itself and its ends
+_RESERVED = frozenset(("s", "m", "w", "image", "entry", "exit", "weights"))
 #: a stem begins the names of files
 STEM_LENGTH = 80
 

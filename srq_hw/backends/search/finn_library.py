@@ -23,7 +23,7 @@ from srq_hw.backends.finn.unit_memory import table_counts, weight_ramb18, window
 from srq_hw.backends.rtl.costs import Cost
 from srq_hw.backends.rtl.folding import Lanes, divisors
 from srq_hw.backends.rtl.netlist import Fabric, Instance
-from srq_hw.backends.rtl.units import Plan
+from srq_hw.backends.rtl.plan import Plan
 from srq_hw.backends.search.library import Units, srq_library
 from srq_hw.backends.search.options import Size, node_lanes
 from srq_hw.graph.check import bounds
@@ -57,7 +57,8 @@ class FinnUnits:
     ends: bool = False
     graphs: list[_Graph] = field(default_factory=list)
 
-    def lanes(self, graph: IntGraph, node: Node, size: Size, fabric: Fabric) -> tuple[Lanes, ...]:
+    def lanes(self, graph: IntGraph, node: Node, size: Size, fabric: Fabric, loads: bool = False) -> tuple[Lanes, ...]:
+        """As `Library.lanes`; loads makes no difference, to our units neither: FINN designs have no such stream."""
         if not self.is_finn(graph, node):
             return self.own.lanes(graph, node, size, fabric)
         plain = node_lanes(graph, node, size, replace(fabric, ultra=False))

@@ -8,9 +8,11 @@ from typing import Protocol
 
 from srq_hw.backends.rtl import costs
 from srq_hw.backends.rtl.costs import Cost
+from srq_hw.backends.rtl.demand import weight_words
 from srq_hw.backends.rtl.folding import Folding, Lanes
-from srq_hw.backends.rtl.netlist import Fabric, Instance
-from srq_hw.backends.rtl.units import BLOCK_BITS, BLOCK_WORDS, Plan, converted, unit
+from srq_hw.backends.rtl.netlist import CONV, CONV_LOAD, LOAD_BITS, Fabric, Instance
+from srq_hw.backends.rtl.plan import Plan
+from srq_hw.backends.rtl.units import BLOCK_BITS, BLOCK_WORDS, converted, unit
 from srq_hw.backends.search.options import Size, node_lanes
 from srq_hw.graph.ir import IntGraph, Node
 
@@ -28,8 +30,11 @@ class Library(Protocol):
     def ends(self) -> bool:
         """Whether a design brings pixels in and out whole, through units of its own."""
 
-    def lanes(self, graph: IntGraph, node: Node, size: Size, fabric: Fabric) -> tuple[Lanes, ...]:
-        """Every folding of a node, slowest first, with the cycles and memories of these units. size: (H, W)."""
+    def lanes(self, graph: IntGraph, node: Node, size: Size, fabric: Fabric, loads: bool = False) -> tuple[Lanes, ...]:
+        """Every folding of a node, slowest first, with the cycles and memories of these units. size: (H, W).
+
+        loads: also with weights that are written at run time, where these units have such a form.
+        """
 
     def node(self, plan: Plan, node: Node, options: Sequence[Lanes]) -> list[Cost]:
         """Of the units that compute the node, for each of these lanes."""
@@ -49,12 +54,12 @@ class Units:
     price: Price
     ends: bool = True
 
-    def lanes(self, graph: IntGraph, node: Node, size: Size, fabric: Fabric) -> tuple[Lanes, ...]:
-        return node_lanes(graph, node, size, fabric)
+    def lanes(self, graph: IntGraph, node: Node, size: Size, fabric: Fabric, loads: bool = False) -> tuple[Lanes, ...]:
+        return node_lanes(graph, node, size, fabric, loads)
 
     def node(self, plan: Plan, node: Node, options: Sequence[Lanes]) -> list[Cost]:
         if node.op == "Conv":
-            (one,) = instances(plan, node, options[-1])
+            (one,) = instances(plan, node, replace(options[-1], weights=""))
             return [self.price(refolded(one, lanes)) for lanes in options]
         return [sum(map(self.price, instances(plan, node, lanes)), Cost()) for lanes in options]
 
@@ -99,17 +104,21 @@ def instances(plan: Plan, node: Node, lanes: Lanes) -> tuple[Instance, ...]:
 
 
 def refolded(conv: Instance, lanes: Lanes) -> Instance:
-    """An srq_conv with other lanes and without the texts of its memories, which take long to write."""
+    """An srq_conv with other lanes and without the texts of its memories, which take long to write.
+
+    An srq_conv_load where the lanes have weights in UltraRAM, without what it is sent.
+    """
     pe, simd = lanes.core
-    p = {key: value for key, value in conv.parameters.items() if key != "RAM_STYLE"}
-    numbers = {key: value for key, value in p.items() if isinstance(value, int)}
-    own = 1 if numbers.get("DEPTHWISE") else simd
-    inside = 1 if numbers.get("DEPTHWISE") else numbers["CHANNELS_IN"] // numbers.get("GROUPS", 1)
-    words = numbers["CHANNELS_OUT"] // pe * numbers["KH"] * numbers["KW"] * inside // own
-    bits = words * pe * simd * numbers["W_BITS"]
-    style = "block" if words > BLOCK_WORDS and bits > BLOCK_BITS else "auto"
+    p = {key: value for key, value in conv.parameters.items() if key != "RAM_STYLE"} | {"PE": pe, "SIMD": simd}
     ports = {"s": replace(conv.ports["s"], lanes=simd), "m": replace(conv.ports["m"], lanes=pe)}
-    parameters = {**p, "PE": pe, "SIMD": simd, "WEIGHT_STYLE": style}
+    if lanes.weights:
+        del p["WEIGHT_FILE"]
+        p |= {"LOAD": LOAD_BITS, "WEIGHT_STYLE": lanes.weights}
+    else:
+        numbers = {key: value for key, value in p.items() if isinstance(value, int)}
+        words = weight_words(numbers)[0]
+        bits = words * pe * simd * numbers["W_BITS"]
+        p["WEIGHT_STYLE"] = "block" if words > BLOCK_WORDS and bits > BLOCK_BITS else "auto"
     if lanes.rows:
-        parameters["RAM_STYLE"] = lanes.rows
-    return replace(conv, parameters=parameters, ports=ports, memories={})
+        p["RAM_STYLE"] = lanes.rows
+    return replace(conv, module=CONV_LOAD if lanes.weights else CONV, parameters=p, ports=ports, memories={})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from srq_hw.backends.rtl.folding import Lanes, candidates
+from srq_hw.backends.rtl.demand import URAM, stored, uram
+from srq_hw.backends.rtl.folding import ConvShape, Lanes, candidates, conv_shape
 from srq_hw.backends.rtl.netlist import Fabric
 from srq_hw.graph.ir import IntGraph, Node
 
@@ -12,14 +13,33 @@ Size = tuple[int, int]
 
 #: from so many bits on, an eighth of an UltraRAM, rows may be in one
 ULTRA_ROWS = 1 << 15
+#: weights may be in UltraRAMs of which they fill at least this part: an UltraRAM holds as much as 8 block RAMs
+ULTRA_WEIGHTS = 1 / 8
 
 
-def node_lanes(graph: IntGraph, node: Node, size: Size, fabric: Fabric) -> tuple[Lanes, ...]:
-    """All of them, slowest first; each twice where its buffer of rows may be in UltraRAM, too. size: (H, W)."""
+def node_lanes(graph: IntGraph, node: Node, size: Size, fabric: Fabric, loads: bool = False) -> tuple[Lanes, ...]:
+    """All of them, slowest first; each twice where its buffer of rows may be in UltraRAM, too. size: (H, W).
+
+    loads: weights may be written at run time; each is there again with its weights in UltraRAM, if they fill it well.
+    """
     found = candidates(graph, node, size, fabric.port)
+    if fabric.ultra and loads and node.op == "Conv":
+        shape = conv_shape(graph, node, size, fabric.port)
+        found += [replace(lanes, weights="ultra") for lanes in found if _fills(shape, lanes)]
     if fabric.ultra and row_bits(graph, node, size[1]) >= ULTRA_ROWS:
         found += [replace(lanes, rows="ultra") for lanes in found]
-    return tuple(sorted(found, key=lambda lanes: (-lanes.cycles, lanes.output, lanes.inputs, lanes.core, lanes.rows)))
+    return tuple(sorted(found, key=_order))
+
+
+def _order(lanes: Lanes) -> tuple[object, ...]:
+    return -lanes.cycles, lanes.output, lanes.inputs, lanes.core, lanes.rows, lanes.weights
+
+
+def _fills(shape: ConvShape, lanes: Lanes) -> bool:
+    pe, simd = lanes.core
+    words = shape.cycles(pe, simd) // shape.pixels
+    bits = pe * (1 if shape.depthwise else simd) * shape.weight_bits
+    return words * bits >= ULTRA_WEIGHTS * uram(*stored(words, bits)) * URAM[0] * URAM[1]
 
 
 def row_bits(graph: IntGraph, node: Node, width: int) -> int:

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from srq_hw.backends.rtl.costs import Cost
 from srq_hw.backends.rtl.folding import Folding, Goal, Lanes, conv_shape, divisors, fold
 from srq_hw.backends.rtl.netlist import Fabric, Instance, Stream
+from srq_hw.backends.rtl.plan import Plan
 from srq_hw.backends.rtl.stitch import PIXEL_CHANNELS, verilog_names
-from srq_hw.backends.rtl.units import Plan
 from srq_hw.backends.search.library import Library
 from srq_hw.backends.search.skips import fifo_cost
 from srq_hw.graph.ir import Int, IntGraph
@@ -152,16 +152,18 @@ def _matching(variable: Variable, lanes: Lanes) -> list[int]:
     found = [
         index
         for index, option in enumerate(variable.options)
-        if option.same_streams(lanes) and option.rows == lanes.rows and lanes.memories in ((), option.memories)
+        if option.same_streams(lanes)
+        and (option.rows, option.weights) == (lanes.rows, lanes.weights)
+        and lanes.memories in ((), option.memories)
     ]
     if not found:
         raise ValueError(f"{variable.name}: no unit has {lanes}")
     return found
 
 
-def make_problem(graph: IntGraph, size: Size, fabric: Fabric, library: Library) -> Problem:
-    """The tables of an arranged graph for frames of size (H, W)."""
-    options = {node.name: library.lanes(graph, node, size, fabric) for node in graph.nodes}
+def make_problem(graph: IntGraph, size: Size, fabric: Fabric, library: Library, loads: bool = False) -> Problem:
+    """The tables of an arranged graph for frames of size (H, W). loads: with weights that are written at run time."""
+    options = {node.name: library.lanes(graph, node, size, fabric, loads) for node in graph.nodes}
     first = Folding(1, {name: found[0] for name, found in options.items()})
     plan = Plan.of(graph, Goal(size, 1, fabric), first, verilog_names(options))
     made_by = {graph.input: 0} | {node.output: index for index, node in enumerate(graph.nodes, 1)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ BOARD = ("lut", "ff", "dsp", "bram36", "uram")
 CURVE_POINTS = 20
 #: score at which a curve ends: above 1, nothing fits
 CURVE_MOST = 2.0
+#: what weights in UltraRAM leave to others: where neither is short they are no help
+MEMORIES = frozenset(("bram36", "uram"))
 MEGAHERTZ = 1e6
 
 
@@ -67,6 +70,11 @@ class Point:
         """Nothing is short."""
         return not self.short
 
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Convolutions with weights in UltraRAM, which a host writes before the first frame."""
+        return tuple(name for name, lanes in self.folding.nodes.items() if lanes.weights)
+
     def row(self) -> dict[str, Any]:
         """As plain values, for a trade-off in a report."""
         head = {"fps": self.fps, "cycles_per_frame": self.folding.cycles, "bottleneck": self.bottleneck}
@@ -80,10 +88,16 @@ def fabric_of(resources: Resources) -> Fabric:
 
 @dataclass
 class Search:
-    """A graph on a device. Points that were worked out are remembered; the same question has the same answer."""
+    """A graph on a device. Points that were worked out are remembered; the same question has the same answer.
+
+    problem: without weights that are written at run time; those are looked at where a memory is short without them.
+    library: whose units have such weights; None: nobody's. base: of a search with them the one without.
+    """
 
     problem: Problem
     resources: Resources
+    library: Library | None = None
+    base: Search | None = None
     known: dict[int, Solution] = field(default_factory=dict)
 
     @staticmethod
@@ -96,7 +110,18 @@ class Search:
     @staticmethod
     def ready(graph: IntGraph, size: tuple[int, int], resources: Resources, library: Library) -> Search:
         """For a graph that is arranged already, as it is."""
-        return Search(make_problem(graph, size, fabric_of(resources), library), resources)
+        return Search(make_problem(graph, size, fabric_of(resources), library), resources, library)
+
+    @cached_property
+    def loading(self) -> Search | None:
+        """The same with weights that are written at run time; None where no unit has them."""
+        own = self.problem
+        if self.library is None or not own.fabric.ultra:
+            return None
+        wider = make_problem(own.graph, own.size, own.fabric, self.library, loads=True)
+        if not any(lanes.weights for variable in wider.variables for lanes in variable.options):
+            return None
+        return Search(replace(wider, fixed=own.fixed), self.resources, base=self)
 
     def at(self, fps: float) -> Point:
         """The least share of the device at a rate; the fastest there is where no folding keeps it."""
@@ -107,7 +132,8 @@ class Search:
 
         ValueError for lanes that no unit has.
         """
-        return replace(self, problem=self.problem.only(folding), known={})._at(folding.wanted)
+        problem = self._with(folding).problem.only(folding)
+        return Search(problem, self.resources)._at(folding.wanted)
 
     def highest(self, most: float | None = None) -> Point:
         """The highest rate that fits, at most `most`; where none fits, the slowest there is."""
@@ -115,15 +141,25 @@ class Search:
         if most is not None:
             least = cycles_at(most, self.resources.clock_mhz)
             goals = [max(least, goals[0])] + [goal for goal in goals if goal > max(least, goals[0])]
+        place = self._highest(goals)
+        found = self._own(goals[place])
+        faster = self._own(goals[place - 1]) if found.fits and place else found
+        if faster.fits or not MEMORIES & faster.short.keys() or self.loading is None:
+            return found
+        other = self.loading._own(goals[self.loading._highest(goals)])
+        return other if other.fits and (other.fps > found.fps or not found.fits) else found
+
+    def _highest(self, goals: list[int]) -> int:
+        """Place of the fewest cycles that fit; of the most where none does."""
         first, last = 0, len(goals) - 1
-        if self._fits(goals[first]):
-            return self._at(goals[first])
-        if not self._fits(goals[last]):
-            return self._at(goals[last])
+        if self._own(goals[first]).fits:
+            return first
+        if not self._own(goals[last]).fits:
+            return last
         while last - first > 1:  # goals[last] fits, goals[first] does not
             middle = (first + last) // 2
-            first, last = (first, middle) if self._fits(goals[middle]) else (middle, last)
-        return self._at(goals[last])
+            first, last = (first, middle) if self._own(goals[middle]).fits else (middle, last)
+        return last
 
     def curve(self, points: int = CURVE_POINTS) -> tuple[Point, ...]:
         """From the slowest on, each faster than the one before and none at a lower score.
@@ -148,11 +184,12 @@ class Search:
     def corrected(self, thought: Cost, found: Cost) -> Search:
         """The same search where what no choice changes takes as much more, or less, as a design was found to take."""
         more = np.array([getattr(found, key) - getattr(thought, key) for key in RESOURCES], np.int64)
-        return Search(replace(self.problem, fixed=self.problem.fixed + more), self.resources)
+        return Search(replace(self.problem, fixed=self.problem.fixed + more), self.resources, self.library)
 
     def point(self, folding: Folding) -> Point:
         """What a folding of the same graph takes; ValueError where it has lanes that no unit has."""
-        amounts = self.problem.amounts(self.problem.picks(folding))
+        problem = self._with(folding).problem
+        amounts = problem.amounts(problem.picks(folding))
         score = score_of(amounts / self._room())
         return self._described(folding, tuple(int(n) for n in amounts), score, 0.0)
 
@@ -163,16 +200,26 @@ class Search:
 
     def _solve(self, goal: int) -> Solution:
         if goal not in self.known:
-            self.known[goal] = solve(self.problem, goal, self._room())
+            begin = [self.problem.picks(self.base._own(goal).folding)] if self.base else []
+            self.known[goal] = solve(self.problem, goal, self._room(), begin)
         return self.known[goal]
 
-    def _fits(self, goal: int) -> bool:
-        return self._at(goal).fits
+    def _with(self, folding: Folding) -> Search:
+        """That which has the folding's weights."""
+        loads = any(lanes.weights for lanes in folding.nodes.values())
+        return (self.loading or self) if loads else self
 
     def _at(self, goal: int) -> Point:
-        return self._point(self._solve(goal))
+        """Weights are written at run time only where that makes a design fit."""
+        found = self._own(goal)
+        if not MEMORIES & found.short.keys() or self.loading is None:
+            return found
+        other = self.loading._own(goal)
+        return other if other.fits else found
 
-    def _point(self, found: Solution) -> Point:
+    def _own(self, goal: int) -> Point:
+        """With the options of `problem` alone."""
+        found = self._solve(goal)
         folding = self.problem.folding(found.picks, found.goal)
         return self._described(folding, found.amounts, found.score, found.bound)
 

@@ -7,7 +7,7 @@ any choice can reach (Lagrange duality).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,12 +43,12 @@ class Solution:
 class _Reduced:
     """What meets the goal, as shares of the room."""
 
-    def __init__(self, problem: Problem, goal: int, room: Reals) -> None:
-        ruled = problem.ruled(goal)
+    def __init__(self, problem: Problem, goal: int, room: Reals, begin: Sequence[Sequence[int]]) -> None:
+        begin = [problem.ruled(goal), *([problem.entry(goal), *picks[1:]] for picks in begin)]
         self.kept = [[problem.entry(goal)]]
-        for variable, rule in zip(problem.variables[1:], ruled[1:], strict=True):
-            self.kept.append(_useful(variable, goal, rule))
-        self.start = [kept.index(rule) for kept, rule in zip(self.kept, ruled, strict=True)]
+        for variable, *picks in list(zip(problem.variables, *begin, strict=True))[1:]:
+            self.kept.append(_useful(variable, goal, picks))
+        self.starts = [[kept.index(i) for kept, i in zip(self.kept, picks, strict=True)] for picks in begin]
         self.own = [v.costs[kept] / room for v, kept in zip(problem.variables, self.kept, strict=True)]
         self.pairs: dict[tuple[int, int], Reals] = {}
         self.fixed: Reals = problem.fixed / room
@@ -79,17 +79,19 @@ class _Reduced:
         return total
 
 
-def solve(problem: Problem, goal: int, room: Reals) -> Solution:
+def solve(problem: Problem, goal: int, room: Reals, begin: Sequence[Sequence[int]] = ()) -> Solution:
     """The best choice found for at most `goal` cycles (`problem.fastest` where that is more).
 
-    room: (5,) what a design may take. The result's largest share is never above that of `rtl.folding.fold`.
+    room: (5,) what a design may take. The result's largest share is never above that of `rtl.folding.fold`. begin:
+    choices in time that are known to be good; the result's score is not above theirs.
     """
     goal = max(goal, problem.fastest)
-    reduced = _Reduced(problem, goal, room)
-    limit = float(reduced.shares(reduced.start).max()) + 1e-12
+    reduced = _Reduced(problem, goal, room, begin)
+    limit = float(reduced.shares(reduced.starts[0]).max()) + 1e-12
     prices: Reals = np.full(len(room), 1 / len(room))
-    best, bound = reduced.start, 0.0
-    met = {tuple(best): score_of(reduced.shares(best))}
+    shares_of = {tuple(picks): reduced.shares(picks) for picks in reduced.starts}
+    met = {picks: score_of(shares) for picks, shares in shares_of.items() if shares.max() <= limit}
+    best, bound = list(_best_of(met)), 0.0
     for turn in range(ROUNDS):
         weights = prices + SUM_WEIGHT
         own = [costs @ weights for costs in reduced.own]
@@ -100,11 +102,12 @@ def solve(problem: Problem, goal: int, room: Reals) -> Solution:
             bound = max(bound, float(shares @ weights))
         if shares.max() <= limit:
             met[tuple(picks)] = score_of(shares)
-            best = list(min(met.items(), key=lambda item: item[1])[0])
+            best = list(_best_of(met))
         steps = PACE / (1 + turn / 3) * (shares / max(shares.max(), 1e-12) - 1)
         prices = prices * np.exp(steps)
         prices /= prices.sum()
-    ends = [_descend(reduced, picks, limit) for picks in sorted(met, key=lambda tried: met[tried])[:STARTS]]
+    starts = sorted(met, key=lambda picks: met[picks])[: STARTS + len(begin)]
+    ends = [_descend(reduced, picks, limit) for picks in starts]
     best = min(ends, key=lambda picks: score_of(reduced.shares(picks)))
     found = [kept[pick] for kept, pick in zip(reduced.kept, best, strict=True)]
     found[0] = problem.entry(problem.cycles(found))
@@ -112,17 +115,22 @@ def solve(problem: Problem, goal: int, room: Reals) -> Solution:
     return Solution(goal, tuple(found), tuple(int(n) for n in amounts), score_of(amounts / room), bound)
 
 
+def _best_of(met: Mapping[tuple[int, ...], float]) -> tuple[int, ...]:
+    """Of choices with their scores; the first of several."""
+    return min(met.items(), key=lambda item: item[1])[0]
+
+
 def score_of(shares: Reals) -> float:
     """What is minimised: the largest share, and a little of all."""
     return round(float(shares.max() + SUM_WEIGHT * shares.sum()), 12)
 
 
-def _useful(variable: Variable, goal: int, rule: int) -> list[int]:
-    """Options in time, those of excessive speed and those that others beat left out; the rule's own always."""
+def _useful(variable: Variable, goal: int, begin: Sequence[int]) -> list[int]:
+    """Options in time, those of excessive speed and those that others beat left out; those to begin with always in."""
     in_time = variable.cycles <= goal
     slowest = int(variable.cycles[in_time].max())
     useful = variable.worth(in_time & (variable.cycles * SPARE >= slowest))
-    useful[rule] = True
+    useful[list(begin)] = True
     return [int(i) for i in np.flatnonzero(useful)]
 
 

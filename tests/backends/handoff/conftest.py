@@ -13,6 +13,7 @@ from srq_hw.backends.rtl.generate import RtlDesign, generate
 from srq_hw.graph.ir import Int, IntGraph
 from srq_hw.graph.synthetic import GraphBuilder, random_requant
 from srq_hw.target import load_target
+from tests.backends.rtl.test_load import loaded
 
 
 @dataclass(frozen=True)
@@ -45,5 +46,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     design = generate(graph, (5, 6), 200, "small_top")
     folder = write_rtl_handoff(
         design, graph, load_target("zcu104"), images, tmp_path_factory.mktemp("handoff") / "bundle"
+    )
+    return Made(graph, design, images, folder)
+
+
+@pytest.fixture(scope="session")
+def made_loaded(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The same with the weights of both convolutions written at run time."""
+    graph = small_graph()
+    images = np.random.default_rng(6).integers(0, 256, (3, 5, 6, 3))
+    design = loaded(graph, 200, (5, 6))
+    folder = write_rtl_handoff(
+        design, graph, load_target("zcu104"), images, tmp_path_factory.mktemp("handoff") / "loaded"
     )
     return Made(graph, design, images, folder)

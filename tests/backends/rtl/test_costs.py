@@ -21,7 +21,7 @@ from scripts.fit_costs import figures_row, fit_units, sources_of
 from srq_hw.backends.rtl.cost_parts import in_block, lut_ram, ram, rom, tree
 from srq_hw.backends.rtl.cost_terms import terms
 from srq_hw.backends.rtl.costs import Cost, coefficients, cost, design_cost
-from srq_hw.backends.rtl.demand import demand, dsps
+from srq_hw.backends.rtl.demand import bram18, demand, dsps
 from srq_hw.backends.rtl.generate import generate
 from srq_hw.backends.rtl.netlist import Instance
 from srq_hw.backends.rtl.synth import synthesise
@@ -71,6 +71,18 @@ def test_rows_and_queues_in_ultraram_cost_no_lut_memory_and_no_block():
         assert cost(plain).uram == 0 < cost(ultra).uram
         assert cost(ultra).bram18 <= cost(plain).bram18 and cost(ultra).lut <= cost(plain).lut
     assert cost(replace(fifo, parameters={**fifo.parameters, "RAM_STYLE": "ultra"})).lut < cost(fifo).lut
+
+
+def test_weights_in_ultraram_cost_what_their_store_does():
+    """Words of 16 x 8 bits: two UltraRAMs side by side, four beats to gather, instead of block RAM."""
+    inside, written = conv(a=64, b=64), conv(a=64, b=64, weights="ultra")
+    assert (written.module, written.parameters["WEIGHT_STYLE"]) == ("srq_conv_load", "ultra")
+    assert (cost(inside).uram, cost(written).uram) == (0, 2)
+    assert cost(inside).bram18 - cost(written).bram18 == bram18(2304, 128) == 20  # 5 of 512 x 4 of 36
+    assert cost(inside).dsp == cost(written).dsp == 8
+    store = build({"unit": "store", "width": 128, "depth": 2304})
+    more = cost(written).ff - cost(inside).ff
+    assert cost(store).ff - 12 <= more <= cost(store).ff and cost(store).ff >= 2 * 33 + 3 * 32
 
 
 @pytest.mark.parametrize("name", ["pe", "simd"])
@@ -139,6 +151,21 @@ def test_dsps_are_those_of_synthesis_but_for_products_of_8_bits(
         assert terms(instance).lut["multiplier"] > 0
     assert len(other) <= len(estimates) // 20
     assert all(found.dsp == dsps(instance) for _, instance, found in estimates)
+
+
+def test_ultrarams_are_those_of_synthesis(estimates: list[tuple[dict[str, Any], Instance, Cost]]):
+    found = [(row, uram) for row, _, cost in estimates if (uram := cost.uram) or "uram" in row]
+    assert len(found) >= 25
+    for row, count in found:
+        assert count == row["uram"], row
+
+
+def test_a_convolution_with_written_weights_is_never_fitted_itself():
+    rows = [row for row in UNITS if row["spec"].get("weights")]
+    assert len(rows) >= 8 and all(row["held"] for row in rows)
+    for factors in coefficients().values():
+        assert factors["srq_conv_load"] == {**factors["srq_conv"], **factors["srq_store"]}
+        assert not (factors["srq_conv"].keys() - {"unit"}) & factors["srq_store"].keys()
 
 
 #: the embedded network is measured by the script alone: its integers come from `make demo`

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
 import pytest
 
+from scripts.costs.grid import build
 from srq_hw.backends.rtl import fit as fitting
-from srq_hw.backends.rtl.demand import bram18, demand, dsps, uram
+from srq_hw.backends.rtl.demand import blocks as of_instance
+from srq_hw.backends.rtl.demand import bram18, demand, dsps, memories, packed, stored, uram, weight_words
 from srq_hw.backends.rtl.fit import fabric_of, fit
 from srq_hw.backends.rtl.generate import generate
 from srq_hw.backends.rtl.netlist import Fabric
@@ -56,6 +59,32 @@ def test_block_rams_of_a_memory(words: int, bits: int, blocks: int):
 
 def test_ultrarams_of_a_memory():
     assert [uram(*memory) for memory in ((4096, 72), (4097, 72), (100, 73))] == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("pe", "simd", "rows", "blocks"),
+    [
+        (1, 1, (4096, 72), 1),  # 36,864 words of 8 bits, 9 to a row
+        (2, 1, (4608, 64), 2),  # 18,432 of 16 bits, 4 to a row: 512 rows too many
+        (2, 2, (4608, 64), 2),  # 9,216 of 32 bits, 2 to a row
+        (4, 2, (4608, 64), 2),  # 4,608 of 64 bits, one to a row
+        (4, 4, (2304, 128), 2),  # in two UltraRAMs side by side
+        (8, 8, (576, 512), 8),
+    ],
+)
+def test_weights_in_ultraram(pe: int, simd: int, rows: tuple[int, int], blocks: int):
+    """64 to 64 channels, 3x3, 8 bits: as many bits as an UltraRAM has."""
+    spec = {"unit": "conv", "a": 64, "b": 64, "k": 3, "w": 8, "x": 8, "size": [24, 320], "weights": "ultra"}
+    conv = build(spec | {"pe": pe, "simd": simd})
+    words = 36864 // pe // simd, 8 * pe * simd
+    assert weight_words({k: v for k, v in conv.parameters.items() if isinstance(v, int)}) == words
+    assert stored(*words) == rows
+    image = (3 * 320 + 3) * 64 // simd, 8 * simd
+    assert list(memories(conv)) == [(*image, False), (*rows, True)]
+    assert of_instance(conv) == (bram18(*image), blocks)
+    both = replace(conv, parameters={**conv.parameters, "RAM_STYLE": "ultra"})
+    assert of_instance(both) == (0, uram(*packed(*image)) + blocks)
+    assert len(conv.loads) == rows[0] * -(-rows[1] // 32)
 
 
 def test_without_a_wish_the_rate_is_that_of_video(board: Resources):

@@ -19,8 +19,9 @@ ALLOWED = {"PROCASSINIT"}  # a register with an initial value: what an FPGA star
 SYSTEM_VERILOG = ("logic", "always_ff", "always_comb", "int ", "typedef", "struct", "package", "import", "interface")
 #: (module, parameter, value) whose default leaves out a part of the module
 OPTIONS = [
-    *(("srq_window", "EDGE", "1"), ("srq_conv", "EDGE", "1"), ("srq_offset", "FILE", '"offsets.hex"')),
-    ("srq_window", "RAM_STYLE", '"ultra"'),
+    *(("srq_window", "EDGE", "1"), ("srq_conv", "EDGE", "1"), ("srq_conv_load", "EDGE", "1")),
+    *(("srq_window", "RAM_STYLE", '"ultra"'), ("srq_offset", "FILE", '"offsets.hex"')),
+    *(("srq_store", "WIDTH", "5"), ("srq_store", "WIDTH", "72"), ("srq_store", "DEPTH", "1")),
 ]
 
 

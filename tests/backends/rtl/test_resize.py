@@ -74,7 +74,7 @@ def test_the_verilog_computes_it(bench: Bench, mode: str):
         "weights.hex": conv_weights(weight, pe, simd, w_bits),
         "bias.hex": conv_bias(-zero_point * weight.sum((1, 2, 3)), pe, 28),
     }
-    sources = library("conv", "window", "mac", "dot", "adder_tree", "rom")
+    sources = library("conv", "conv_core", "window", "mac", "dot", "adder_tree", "rom")
     ports = (Port("s", simd, 8),), (Port("m", pe, 28, True),)
     design = Design("srq_conv", sources, parameters, *ports, memories)
     check(design, bench, {"s": to_beats(x, simd)}, {"m": to_beats(wanted, pe)}, frames=3)

@@ -13,7 +13,10 @@ from srq_hw.backends.finn.choose import Wish, choose
 from srq_hw.backends.finn.prepare import prepare
 from srq_hw.backends.rtl.costs import Cost
 from srq_hw.backends.rtl.folding import Folding
+from srq_hw.backends.rtl.netlist import Fabric
 from srq_hw.backends.search.finn_library import finn_library
+from srq_hw.backends.search.library import Library, srq_library
+from srq_hw.backends.search.problem import make_problem
 from srq_hw.backends.search.search import Search
 from srq_hw.graph.ir import IntGraph, Node
 from srq_hw.graph.synthetic import GraphBuilder, edsr_graph
@@ -130,6 +133,26 @@ def test_no_device_without_ultraram_gets_one() -> None:
     graph = prepare(edsr_graph(16, 1), "finn", board.dsp.kind).graph
     search = Search.ready(graph, (64, 64), board, finn_library(board))
     assert all(not v.costs[:, 4].any() for v in search.problem.variables)
+
+
+def test_no_weights_are_written_at_run_time() -> None:
+    """A FINN design has no stream for them, neither FINN's units nor ours beside them: here a grouped convolution."""
+    rng = np.random.default_rng(5)
+    build = GraphBuilder(16)
+    name = build.conv("image", rng.integers(-90, 91, (64, 16, 3, 3)), np.zeros(64), "plain")
+    name = build.requant(name, np.full(1, 77), np.full(1, 14), 8, True, "plain_q")
+    name = build.conv(name, rng.integers(-90, 91, (64, 32, 3, 3)), np.zeros(64), "grouped", 2)
+    graph = prepare(build.finish(build.requant(name, np.full(1, 77), np.full(1, 14), 8, True, "last"), "two")).graph
+    fabric = Fabric(ultra=True)
+
+    def written(library: Library) -> set[str]:
+        variables = make_problem(graph, SIZE, fabric, library, loads=True).variables
+        return {v.name for v in variables if any(lanes.weights for lanes in v.options)}
+
+    library = finn_library(device())
+    assert [node.name for node in graph.nodes if not library.is_finn(graph, node)] == ["grouped"]
+    assert written(srq_library()) == {"plain", "grouped"} and written(library) == set()
+    assert Search.ready(graph, SIZE, device(), library).loading is None
 
 
 def test_given_lanes_stay_and_their_memories_are_chosen() -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from srq_hw.backends.rtl.arrange import arrange
-from srq_hw.backends.rtl.costs import Cost, design_cost
+from srq_hw.backends.rtl.costs import Cost, cost, design_cost
 from srq_hw.backends.rtl.folding import Folding, Goal, Lanes
 from srq_hw.backends.rtl.generate import generate
 from srq_hw.backends.rtl.netlist import Fabric
+from srq_hw.backends.rtl.plan import Plan
 from srq_hw.backends.rtl.stitch import stitch
-from srq_hw.backends.rtl.units import Plan
 from srq_hw.backends.search.library import instances, refolded, srq_library
 from srq_hw.backends.search.options import node_lanes
 from srq_hw.backends.search.problem import RESOURCES, Problem, Variable, make_problem
@@ -66,7 +66,46 @@ def problem(request: pytest.FixtureRequest) -> Problem:
         "edsr": lambda: edsr_graph(8, 1, mean_shift=True),
         "edsr4": lambda: edsr_graph(8, 1, weight_bits=4, act_bits=4, last_conv=False),
     }
-    return make_problem(arrange(graphs[request.param]()), SIZE, FABRIC, srq_library())
+    return make_problem(arrange(graphs[request.param]()), SIZE, FABRIC, srq_library(), loads=True)
+
+
+def conv_graph(inside: int, out: int, kernel: int, bits: int = 8, groups: int = 1) -> IntGraph:
+    """One convolution with weights of so many bits."""
+    most = (1 << bits - 1) - 1
+    weight = np.random.default_rng(1).integers(-most, most + 1, (out, inside // groups, kernel, kernel))
+    build = GraphBuilder(inside)
+    return build.finish(build.conv("image", weight, np.zeros(out), "conv", groups), "one")
+
+
+def test_weights_that_fill_an_eighth_of_their_ultrarams_may_be_there():
+    """294,912 bits, as an UltraRAM has: they fill one, and an eighth of the eight that words of 512 bits take."""
+    graph = conv_graph(64, 64, 3)
+    (node,) = graph.nodes
+    found = node_lanes(graph, node, SIZE, Fabric(ultra=True), loads=True)
+    written = {lanes.core for lanes in found if lanes.weights}
+    assert written == {lanes.core for lanes in found if lanes.core[0] * lanes.core[1] <= 64}
+    places = {(lanes.rows, lanes.weights) for lanes in found}
+    assert places == {("", ""), ("ultra", ""), ("", "ultra"), ("ultra", "ultra")}
+    plain = [lanes for lanes in found if not lanes.weights]
+    assert plain == list(node_lanes(graph, node, SIZE, Fabric(ultra=True)))
+    assert not any(lanes.weights for lanes in node_lanes(graph, node, SIZE, Fabric(), loads=True))
+    cycles = [lanes.cycles for lanes in found]
+    assert cycles == sorted(cycles, reverse=True) and len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("graph", "some"),
+    [
+        (conv_graph(64, 64, 1), False),  # 32,768 bits
+        (conv_graph(64, 72, 1), True),  # 36,864
+        (conv_graph(64, 72, 1, bits=7), False),
+        (conv_graph(512, 512, 3, groups=512), True),  # depthwise: a lane has one weight
+        (conv_graph(64, 64, 3, groups=8), True),
+    ],
+)
+def test_a_layer_with_few_weights_has_none_in_ultraram(graph: IntGraph, some: bool):
+    found = node_lanes(graph, graph.nodes[0], SIZE, Fabric(ultra=True), loads=True)
+    assert any(lanes.weights for lanes in found) is some
 
 
 def test_any_choice_costs_what_the_stitched_design_costs(problem: Problem):
@@ -80,8 +119,9 @@ def test_any_choice_costs_what_the_stitched_design_costs(problem: Problem):
         found = Cost(*(int(n) for n in problem.amounts(picks)))
         # Constants count as if all of them differed.
         bare = replace(netlist, instances=tuple(replace(i, memories={}) for i in netlist.instances))
+        entry = bare.weights_entry  # stands once, wherever the weights are
         stitched = design_cost(bare) + problem.fifos
-        assert found == stitched
+        assert found + (cost(entry) if entry else Cost()) == stitched
         assert problem.picks(folding) == picks and folding.cycles == cycles
 
 
@@ -92,14 +132,26 @@ def test_a_refolded_convolution_is_the_one_that_the_generator_makes(problem: Pro
     for node in graph.nodes:
         if node.op != "Conv":
             continue
-        found = node_lanes(graph, node, SIZE, FABRIC)
+        found = node_lanes(graph, node, SIZE, FABRIC, loads=True)
         (base,) = instances(plan, node, found[0])
         for lanes in found:
             (made,) = instances(plan, node, lanes)
             again = refolded(base, lanes)
-            assert (again.parameters, again.ports) == (made.parameters, made.ports)
+            assert (again.module, again.parameters, again.ports) == (made.module, made.parameters, made.ports)
             count += 1
     assert count > 20
+
+
+def test_a_refolded_convolution_is_the_one_with_written_weights():
+    graph = arrange(conv_graph(64, 64, 3))
+    plan = Plan.of(graph, Goal(SIZE, 1, FABRIC), Folding(1, {}), {"conv": "conv"})
+    found = node_lanes(graph, graph.nodes[0], SIZE, FABRIC, loads=True)
+    (base,) = instances(plan, graph.nodes[0], next(lanes for lanes in found if not lanes.weights))
+    for lanes in [lanes for lanes in found if lanes.weights][::9]:
+        (made,) = instances(plan, graph.nodes[0], lanes)
+        again = refolded(base, lanes)
+        assert made.module == "srq_conv_load" and made.loads
+        assert (again.module, again.parameters, again.ports) == (made.module, made.parameters, made.ports)
 
 
 def test_the_rule_for_fifos_holds_about_what_the_analysis_does():

@@ -70,6 +70,19 @@ def test_of_all_choices_of_a_small_graph_the_best_is_found(seed: int):
         assert found.bound <= found.score + 1e-9 and problem.cycles(found.picks) <= goal
 
 
+def test_a_search_does_not_end_above_a_choice_that_is_known(board: Resources):
+    """With more options the prices lead elsewhere; a solution with fewer of them is where a descent may begin."""
+    graph = arrange(edsr_graph(16, 2))
+    few, more = (make_problem(graph, (45, 80), Fabric(ultra=True), srq_library(), loads) for loads in (False, True))
+    room = np.array([60_000.0, 90_000.0, 200.0, 20.0, 12.0])
+    for goal in (400_000, 900_000, 4_000_000):
+        known = solve(few, goal, room)
+        begin = more.picks(few.folding(known.picks, goal))
+        assert score_of(more.amounts(begin) / room) == known.score
+        found = solve(more, goal, room, [begin])
+        assert found.score <= known.score and found.bound <= found.score + 1e-9
+
+
 def test_elimination_finds_the_least_sum_and_keeps_what_it_must(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(0)
     sizes = [3, 4, 2, 5, 3]
@@ -104,6 +117,47 @@ def test_a_rate_is_kept_with_no_more_of_the_fullest_resource_than_by_rule(board:
         assert point.score <= rule.score and point.bound <= point.score + 1e-9 < 1.1 * point.bound
         better += point.score < rule.score
     assert better >= 3
+
+
+@pytest.fixture(scope="module")
+def tight(board: Resources) -> Resources:
+    """A device with UltraRAM to spare, little block RAM, and too few multipliers for words of weights that fit LUTs."""
+    return board.model_copy(update={"bram36": 30, "uram": 40, "dsp": Dsp(kind="DSP48E2", count=150)})
+
+
+def test_weights_are_written_only_where_nothing_fits_without(tight: Resources):
+    graph, size = edsr_graph(32, 2), (45, 80)
+    search = Search.of(graph, size, tight)
+    slow, fast = search.at(20.0), search.at(60.0)
+    assert slow.fits and not slow.loaded
+    assert fast.fits and fast.loaded and fast.fps >= 60
+    bare = search._own(fast.folding.wanted)
+    assert not bare.fits and not bare.loaded and "bram36" in bare.short
+    assert search.point(fast.folding).cost == fast.cost and search.with_lanes(fast.folding).cost == fast.cost
+    design = generate(graph, size, fast.folding.wanted, fabric=search.problem.fabric, folding=fast.folding)
+    units = {node: [entry["module"] for entry in made] for node, made in design.map["nodes"].items()}
+    assert {node for node, modules in units.items() if "srq_conv_load" in modules} == set(fast.loaded)
+
+
+def test_the_highest_rate_is_reached_with_weights_in_ultraram(tight: Resources):
+    search = Search.of(edsr_graph(32, 2), (45, 80), tight)
+    found = search.highest()
+    assert found.fits and found.loaded
+    goals = search.problem.goals
+    bare = search._own(goals[search._highest(goals)])
+    assert bare.fits and not bare.loaded and bare.fps < found.fps
+    assert search.highest(bare.fps) == bare
+
+
+def test_no_weights_are_written_without_ultraram_or_without_need(board: Resources):
+    graph = edsr_graph(32, 2)
+    few = Dsp(kind="DSP48E2", count=60)
+    for lacking in ({"bram36": 30, "uram": 0, "dsp": few}, {"dsp": few}):
+        search = Search.of(graph, (45, 80), board.model_copy(update=lacking))
+        points = [search.at(60.0), search.highest(), *search.curve(8)]
+        assert not points[0].fits and not any(point.loaded for point in points)
+    roomy = Search.of(graph, (45, 80), board)
+    assert not roomy.highest(60.0).loaded and not roomy.at(60.0).loaded
 
 
 def test_the_highest_rate_fills_the_device_and_the_next_one_does_not_fit(board: Resources):

@@ -14,8 +14,9 @@ from srq_hw.backends.rtl.emit import instance_lines, library_files
 from srq_hw.backends.rtl.folding import Folding
 from srq_hw.backends.rtl.limits import refuse
 from srq_hw.backends.rtl.netlist import Fabric, Instance, Netlist, Stream
+from srq_hw.backends.rtl.plan import Plan
 from srq_hw.backends.rtl.stitch import verilog_names
-from srq_hw.backends.rtl.units import Plan, unit
+from srq_hw.backends.rtl.units import unit
 
 #: FINN pads every tdata to whole bytes
 BYTE = 8

@@ -24,7 +24,7 @@ from srq_hw.backends.handoff.rtl.layout import (
     layout_of,
 )
 from srq_hw.backends.handoff.vectors import Stream
-from srq_hw.backends.rtl.generate import RtlDesign
+from srq_hw.backends.rtl.generate import WEIGHTS_FILE, RtlDesign
 from srq_hw.errors import InputError
 from srq_hw.graph.ir import Int, IntGraph
 from srq_hw.simulate.reference import as_batch, run
@@ -33,6 +33,8 @@ from srq_hw.target import Resources, Target
 HERE = Path(__file__).resolve().parent
 INTERFACE = "interface.json"
 BLOCK_DESIGN = "block_design.tcl"
+#: stream of interface.json -> port of the wrapper
+PORTS = {"input": "s_axis", "output": "m_axis", "weights": "w_axis"}
 HOST = ("__init__.py", "sr_driver.py", "dma_model.py", "selftest.py")
 #: template -> file of the bundle; {wrapper} is the name of the wrapper module
 TEMPLATES = {
@@ -62,6 +64,10 @@ def write_rtl_handoff(design: RtlDesign, graph: IntGraph, target: Target, images
         raise InputError(f"hand-off bundle: images of shape {images.shape}; the design is made for {design.size}")
     wanted = run(graph, batch)
     streams = {"input": layout_of(design.input), "output": layout_of(design.output)}
+    frames = {"input": batch, "output": wanted}
+    if design.weights:
+        streams["weights"] = layout_of(design.weights)
+        frames["weights"] = design.loads.reshape(1, 1, -1, 1)
     facts = _facts(design, graph, target, target.resources, streams) | {"golden_frames": len(batch)}
 
     beside = folder.with_name(folder.name + ".part")
@@ -71,7 +77,6 @@ def write_rtl_handoff(design: RtlDesign, graph: IntGraph, target: Target, images
     wrapper = facts["wrapper"]
     sources = [*(f"rtl/lib/{name}" for name in sorted(design.library)), f"rtl/{design.name}.v", f"rtl/{wrapper}.v"]
     _write(beside / "filelist.f", "".join(f"{name}\n" for name in sources))
-    frames = {"input": batch, "output": wanted}
     checks = {side: _golden(beside / "golden", side, frames[side], streams[side]) for side in frames}
     _write(beside / INTERFACE, json.dumps(facts, indent=1, sort_keys=True) + "\n")
     for name, text in _rendered(facts, design, target, checks).items():
@@ -90,7 +95,7 @@ def _facts(
     design: RtlDesign, graph: IntGraph, target: Target, resources: Resources, streams: dict[str, Stream]
 ) -> dict[str, Any]:
     """The content of interface.json; the templates read the same."""
-    ports = {"input": "s_axis", "output": "m_axis"}
+    weights = streams.get("weights")
     return {
         "schema": 1,
         "srq_hw": __version__,
@@ -104,13 +109,28 @@ def _facts(
         "top": design.name,
         "wrapper": f"{design.name}_wrapper",
         "image_size": list(design.size),
-        "streams": {side: describe(layout, ports[side]) for side, layout in streams.items()},
+        "streams": {side: describe(layout, PORTS[side]) for side, layout in streams.items()},
+        **({"weights": _weights_facts(weights)} if weights else {}),
         "cycles_per_frame": design.cycles,
         "latency_cycles": design.latency,
         "fifos": dict(sorted(design.fifos.items())),
-        # in the middle of the first frame's work, whatever stalls there are
-        "verify_reset_at": 16 + design.latency + design.cycles // 2,
+        # in the middle of the first frame's work, whatever stalls there are; it begins when the weights are there
+        "verify_reset_at": 16 + len(design.loads) + design.latency + design.cycles // 2,
         "block_design": _no_block_design(resources.part, streams) or f"scripts/{BLOCK_DESIGN}",
+    }
+
+
+def _weights_facts(layout: Stream) -> dict[str, Any]:
+    """What a host has to know of weights that are written at run time."""
+    return {
+        "file": WEIGHTS_FILE,
+        "words": layout.beats_per_frame,
+        "word_bits": layout.element_bits,
+        "byte_order": "little",
+        "when": "before the first frame, again after every reset, another set only while no frame is inside the design",
+        "without": "frames wait on s_axis until the set is there",
+        "tlast": "on the last word; a set cut short is filled with zeros, of one too long the rest is dropped, "
+        "both set weights_error until reset",
     }
 
 
@@ -119,7 +139,9 @@ def _no_block_design(part: str, streams: dict[str, Stream]) -> str:
     family = family_of(part)
     if family.ps is None:
         return f"none: {part} ({family.title}) has no Zynq processing system"
-    problems = [problem for problem in map(dma_problem, streams.values()) if problem]
+    units = {"weights": "a set of weights"}
+    found = [dma_problem(layout, units.get(side, "a frame")) for side, layout in streams.items()]
+    problems = [problem for problem in found if problem]
     return f"none: {'; '.join(problems)}" if problems else ""
 
 
@@ -132,10 +154,13 @@ def _rendered(facts: dict[str, Any], design: RtlDesign, target: Target, checks: 
     more = {
         "s": facts["streams"]["input"],
         "m": facts["streams"]["output"],
+        "w": facts["streams"].get("weights"),  # None: no weights are written at run time
         "s_check": f"{checks['input']:08x}",
         "m_check": f"{checks['output']:08x}",
+        "w_check": f"{checks.get('weights', 0):08x}",
         "frames": facts["golden_frames"],
-        # an idle stretch is at most what a frame needs, three times that under the stalls of verify.sh
+        # an idle stretch is at most what a frame needs, three times that under the stalls of verify.sh; while weights
+        # are sent no stretch is idle, they are always taken
         "timeout": 10_000 + 8 * (design.cycles + design.latency),
         "period": f"{1000 / facts['clock_mhz']:.3f}",
         "clk_src": "BUFGCTRL_X0Y0",
@@ -168,6 +193,8 @@ def _golden(folder: Path, side: str, frames: Int, layout: Stream) -> int:
     """Write the frames as stream beats and as array; the test bench's checksum of the beats."""
     text = frames_hex(frames, layout)
     _write(folder / f"{side}.hex", text)
+    if side == "weights":  # as words they are weights.bin
+        return checksum(text)
     width = next(bits for bits in (8, 16, 32, 64) if layout.element_bits <= bits)
     np.save(folder / f"{side}.npy", frames.astype(f"{'' if layout.signed else 'u'}int{width}"))
     return checksum(text)

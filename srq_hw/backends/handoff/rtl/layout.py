@@ -1,4 +1,4 @@
-"""The two AXI4-Streams of a design as the bundle describes them: bit layout, padding, DMA words, golden vectors."""
+"""The AXI4-Streams of a design as the bundle describes them: bit layout, padding, DMA words, golden vectors."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def dma_word_bytes(layout: Stream) -> int:
     return 1 << (layout.tdata_bits // 8 - 1).bit_length()
 
 
-def dma_problem(layout: Stream) -> str:
-    """Why an AXI DMA cannot carry the stream; "" where it can."""
+def dma_problem(layout: Stream, unit: str = "a frame") -> str:
+    """Why an AXI DMA cannot carry the stream; "" where it can. unit: what one transfer is."""
     word = dma_word_bytes(layout)
     if 8 * word > DMA_WORD_BITS:
         return f"a beat of {layout.tdata_bits} bits is wider than the {DMA_WORD_BITS} bits of AXI DMA"
     if word * layout.beats_per_frame >= 1 << DMA_LENGTH_BITS:
         return (
-            f"a frame of {word * layout.beats_per_frame} bytes exceeds one DMA transfer (2^{DMA_LENGTH_BITS} - 1 bytes)"
+            f"{unit} of {word * layout.beats_per_frame} bytes exceeds one DMA transfer (2^{DMA_LENGTH_BITS} - 1 bytes)"
         )
     return ""
 

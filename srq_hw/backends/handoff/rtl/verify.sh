@@ -1,6 +1,7 @@
 #!/bin/sh
 # Checks this bundle with open tools: the manifest, then the test bench in Verilator (5 or later) and in Icarus, whichever
-# is here, without stalls, with stalls, and with a reset in the middle; then the host driver's packing.
+# is here, without stalls, with stalls, and with a reset in the middle; where weights are written at run time also with a
+# reset among them, and with a second set after some frames; then the host driver's packing.
 #
 #     ./verify.sh [--work DIR] [--only verilator|icarus]
 #
@@ -104,7 +105,7 @@ else
             ;;
     esac
 fi
-for file in mem/*.hex golden/input.hex golden/output.hex; do
+for file in mem/*.hex golden/*.hex; do
     if [ -f "$file" ]; then cp "$file" "$work/" || exit 1; fi
 done
 sources=
@@ -121,7 +122,8 @@ simulate() {
     shift
     number=0
     for pattern in "" "+STALL_IN=40" "+STALL_OUT=40" "+STALL_IN=30 +STALL_OUT=60 +SEED=7" \
-        "+STALL_IN=20 +STALL_OUT=20 +SEED=3 +RESET_AT=$reset_at"; do
+        "+STALL_IN=20 +STALL_OUT=20 +SEED=3 +RESET_AT=$reset_at" \
+        ${weights:+"+STALL_IN=20 +SEED=5 +RESET_AT=$((16 + weights / 2))" "+STALL_IN=20 +SEED=9 +RELOAD=1"}; do
         number=$((number + 1))
         log=$work/$name.$number.log
         # shellcheck disable=SC2086
@@ -143,6 +145,7 @@ simulate() {
 }
 fact() { sed -n "s/.*\"$1\": \([0-9]*\).*/\1/p" interface.json; }
 reset_at=$(fact verify_reset_at)
+weights=$(fact words)  # empty: none are written at run time
 
 # ---- Verilator -----------------------------------------------------------------------------------------------------------
 verilator_root=
@@ -206,9 +209,12 @@ with_icarus() {
         echo "icarus: not run, iverilog or vvp is missing"
         return
     fi
-    # Some thousand cycles a second at best; the five runs take about fifteen times the cycles of the golden frames.
-    if [ -z "$only" ] && [ "$ran" -gt 0 ] && [ $((15 * $(fact cycles_per_frame) * $(fact golden_frames))) -gt 1000000 ]; then
-        echo "icarus: not run, it would take long for $(fact golden_frames) frames of $(fact cycles_per_frame) cycles; --only icarus does"
+    # Some thousand cycles a second at best; the runs take about fifteen times the cycles of the golden frames. Weights: seven
+    # runs of about 21 times the cycles, and the set in about 12 times its words.
+    cycles=$((${weights:+6 +} 15))
+    cycles=$((cycles * $(fact cycles_per_frame) * $(fact golden_frames) + 12 * ${weights:-0}))
+    if [ -z "$only" ] && [ "$ran" -gt 0 ] && [ "$cycles" -gt 1000000 ]; then
+        echo "icarus: not run, it would take long for $(fact golden_frames) frames of $(fact cycles_per_frame) cycles${weights:+ and $weights weights}; --only icarus does"
         return
     fi
     # shellcheck disable=SC2086

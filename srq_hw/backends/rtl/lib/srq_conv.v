@@ -1,22 +1,8 @@
-// srq_conv: folded 2-D convolution, stride 1, size kept by padding, bias included; exact accumulators out.
+// srq_conv: folded 2-D convolution (srq_conv_core) with its weights in a memory that is part of the design.
 //
-//   acc[y, x, o] = bias[o] + sum over ky, kx, c of weight[o, c, ky, kx] * input[y + ky - KH/2, x + kx - KW/2, c]
-//
-// Padding is the integer ZERO_POINT, so that a zero point needs nothing but bias[o] - ZERO_POINT * sum(weight[o]);
-// with EDGE it is the nearest pixel of the image, and the bias for a zero point is the same.
-// Streams: s CHANNELS_IN in beats of SIMD, m CHANNELS_OUT in beats of PE accumulators (ACC_BITS, signed).
-//   HEIGHT, WIDTH, KH, KW, ZERO_POINT, EDGE, RAM_STYLE      see srq_window
-//   PE, SIMD, W_BITS, W_NARROW, A_BITS, A_SIGNED, USE_DSP, PORT, BIAS_BITS, ACC_BITS   see srq_mac; PE divides CHANNELS_OUT,
-//                                                           SIMD divides CHANNELS_IN
-//   GROUPS       channel groups; PE divides CHANNELS_OUT / GROUPS, SIMD divides CHANNELS_IN / GROUPS
-//   DEPTHWISE    1: one input channel per output channel, PE = SIMD lanes side by side (GROUPS is not read)
-//   WEIGHT_FILE  words [pe][simd], simd lowest (DEPTHWISE: [pe]); order: output fold, kernel row, kernel column, input
-//                fold of the group. WEIGHT_STYLE: its memory
-//   BIAS_FILE    CHANNELS_OUT/PE words of PE biases
-// Cycles per frame: HEIGHT * WIDTH * CHANNELS_OUT/PE * KH * KW * CHANNELS_IN/GROUPS/SIMD without stalls; DEPTHWISE:
-// HEIGHT * WIDTH * CHANNELS_OUT/PE * KH * KW.
-// A 1 x 1 kernel has no line buffer: with one output fold the stream goes straight to the multipliers, with several a
-// few pixels are kept to be repeated.
+//   HEIGHT, WIDTH, CHANNELS_IN, CHANNELS_OUT, KH, KW, GROUPS, DEPTHWISE, PE, SIMD, W_BITS, W_NARROW, A_BITS, A_SIGNED,
+//   ZERO_POINT, EDGE, USE_DSP, PORT, BIAS_BITS, ACC_BITS, BIAS_FILE, RAM_STYLE   see srq_conv_core
+//   WEIGHT_FILE  the core's words w, one per line. WEIGHT_STYLE: its memory
 module srq_conv #(
     parameter HEIGHT = 8,
     parameter WIDTH = 8,
@@ -53,63 +39,24 @@ module srq_conv #(
     input  wire                    m_tready,
     output wire                    m_tlast
 );
-    localparam FOLDS_OUT = CHANNELS_OUT / PE;
-    localparam PARTS = DEPTHWISE ? FOLDS_OUT : GROUPS;  // pieces of the window that go out one after the other
-    localparam FOLD = KH * KW * (CHANNELS_IN / SIMD / PARTS);  // beats per result
     localparam INPUTS = DEPTHWISE ? 1 : SIMD;  // of one output
+    localparam WORDS = CHANNELS_OUT / PE * KH * KW * (DEPTHWISE ? 1 : CHANNELS_IN / SIMD / GROUPS);
+    localparam WORD = PE * INPUTS * W_BITS;
 
-    generate
-        if (CHANNELS_OUT % (PE * PARTS) != 0 || CHANNELS_IN % (SIMD * PARTS) != 0) begin : g_wrong_folding
-            srq_error_folding_does_not_divide_channels stop ();
-        end
-        if (DEPTHWISE && (PE != SIMD || CHANNELS_IN != CHANNELS_OUT)) begin : g_wrong_depthwise
-            srq_error_depthwise_needs_as_many_lanes_in_as_out stop ();
-        end
-    endgenerate
-
-    wire [SIMD*A_BITS-1:0] window_tdata;
-    wire window_tvalid, window_tready;
-    generate
-        if (KH * KW * FOLDS_OUT == 1 || (KH * KW == 1 && DEPTHWISE)) begin : g_straight
-            assign window_tdata = s_tdata;
-            assign window_tvalid = s_tvalid;
-            assign s_tready = window_tready;
-        end else begin : g_window
-            /* verilator lint_off PINCONNECTEMPTY */
-            srq_window #(
-                .HEIGHT(HEIGHT), .WIDTH(WIDTH), .CHANNELS(CHANNELS_IN), .LANES(SIMD), .BITS(A_BITS), .KH(KH), .KW(KW),
-                .GROUPS(PARTS), .REPEAT(FOLDS_OUT / PARTS), .ZERO_POINT(ZERO_POINT), .EDGE(EDGE),
-                .RAM_STYLE(RAM_STYLE)
-            ) window (
-                .clk(clk), .rst(rst), .s_tdata(s_tdata), .s_tvalid(s_tvalid), .s_tready(s_tready),
-                .m_tdata(window_tdata), .m_tvalid(window_tvalid), .m_tready(window_tready), .m_tlast()
-            );
-            /* verilator lint_on PINCONNECTEMPTY */
-        end
-    endgenerate
-
-    wire [PE*INPUTS*W_BITS-1:0] weight_tdata;
-    wire weight_tvalid, weight_tready;
-    srq_rom #(
-        .WIDTH(PE * INPUTS * W_BITS), .DEPTH(FOLDS_OUT * FOLD), .FILE(WEIGHT_FILE), .STYLE(WEIGHT_STYLE)
-    ) weights (
-        .clk(clk), .rst(rst), .m_tdata(weight_tdata), .m_tvalid(weight_tvalid), .m_tready(weight_tready)
+    wire [WORD-1:0] w_tdata;
+    wire w_tvalid, w_tready;
+    srq_rom #(.WIDTH(WORD), .DEPTH(WORDS), .FILE(WEIGHT_FILE), .STYLE(WEIGHT_STYLE)) weights (
+        .clk(clk), .rst(rst), .m_tdata(w_tdata), .m_tvalid(w_tvalid), .m_tready(w_tready)
     );
 
-    wire [PE*BIAS_BITS-1:0] bias_tdata;
-    wire bias_tvalid, bias_tready;
-    srq_rom #(.WIDTH(PE * BIAS_BITS), .DEPTH(FOLDS_OUT), .FILE(BIAS_FILE)) biases (
-        .clk(clk), .rst(rst), .m_tdata(bias_tdata), .m_tvalid(bias_tvalid), .m_tready(bias_tready)
-    );
-
-    srq_mac #(
-        .PE(PE), .SIMD(INPUTS), .DEPTHWISE(DEPTHWISE), .W_BITS(W_BITS), .W_NARROW(W_NARROW), .A_BITS(A_BITS),
-        .A_SIGNED(A_SIGNED), .USE_DSP(USE_DSP), .PORT(PORT), .FOLD(FOLD), .RESULTS(HEIGHT * WIDTH * FOLDS_OUT), .BIAS(1),
-        .BIAS_BITS(BIAS_BITS), .ACC_BITS(ACC_BITS)
-    ) mac (
-        .clk(clk), .rst(rst), .s_tdata(window_tdata), .s_tvalid(window_tvalid), .s_tready(window_tready),
-        .w_tdata(weight_tdata), .w_tvalid(weight_tvalid), .w_tready(weight_tready),
-        .b_tdata(bias_tdata), .b_tvalid(bias_tvalid), .b_tready(bias_tready),
+    srq_conv_core #(
+        .HEIGHT(HEIGHT), .WIDTH(WIDTH), .CHANNELS_IN(CHANNELS_IN), .CHANNELS_OUT(CHANNELS_OUT), .KH(KH), .KW(KW),
+        .GROUPS(GROUPS), .DEPTHWISE(DEPTHWISE), .PE(PE), .SIMD(SIMD), .W_BITS(W_BITS), .W_NARROW(W_NARROW),
+        .A_BITS(A_BITS), .A_SIGNED(A_SIGNED), .ZERO_POINT(ZERO_POINT), .EDGE(EDGE), .USE_DSP(USE_DSP), .PORT(PORT),
+        .BIAS_BITS(BIAS_BITS), .ACC_BITS(ACC_BITS), .BIAS_FILE(BIAS_FILE), .RAM_STYLE(RAM_STYLE)
+    ) core (
+        .clk(clk), .rst(rst), .s_tdata(s_tdata), .s_tvalid(s_tvalid), .s_tready(s_tready),
+        .w_tdata(w_tdata), .w_tvalid(w_tvalid), .w_tready(w_tready),
         .m_tdata(m_tdata), .m_tvalid(m_tvalid), .m_tready(m_tready), .m_tlast(m_tlast)
     );
 endmodule

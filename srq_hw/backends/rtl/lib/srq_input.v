@@ -1,4 +1,4 @@
-// srq_input: where frames enter the design; the only module that reads tlast. What leaves it has whole frames only.
+// srq_input: where frames enter the design; alone in mending a tlast in the wrong place. What leaves it has whole frames only.
 //
 //   HEIGHT, WIDTH, CHANNELS  the frame; LANES divides CHANNELS
 //   BITS                     of a value

@@ -1,6 +1,7 @@
 """Runs images through the design on a board, in the style of PYNQ. Needs numpy; pynq only where a board is used.
 
     driver = SrDriver.open("sr.bit")              # beside it: sr.hwh; both from scripts/block_design.tcl
+    driver.load_weights()                         # only where interface.json has "weights"; again after a reset
     big = driver.run(image)                       # (H, W, C) integers -> (H * scale, W * scale, C) integers
 
 An image is packed as interface.json says: row by row, pixel by pixel; a beat holds `lanes` channels, the lowest in the
@@ -19,7 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-INTERFACE = Path(__file__).resolve().parent.parent / "interface.json"
+BUNDLE = Path(__file__).resolve().parent.parent
+INTERFACE = BUNDLE / "interface.json"
+WEIGHTS = BUNDLE / "weights.bin"
 DMA_LIMIT = (1 << 26) - 1  # bytes of one transfer
 Bytes = npt.NDArray[np.uint8]
 
@@ -59,12 +62,21 @@ class Layout:
         return np.dtype(f"{'' if self.signed else 'u'}int{width}")
 
 
+def _layout(streams: dict[str, Any], side: str) -> Layout:
+    keys = ("height", "width", "channels", "lanes", "element_bits", "signed", "dma_word_bytes")
+    return Layout(side, *(streams[side][key] for key in keys))
+
+
 def read_layouts(interface: Path = INTERFACE) -> tuple[Layout, Layout]:
     """Input and output stream of interface.json."""
     streams = json.loads(interface.read_text())["streams"]
-    keys = ("height", "width", "channels", "lanes", "element_bits", "signed", "dma_word_bytes")
-    source, result = (Layout(side, *(streams[side][key] for key in keys)) for side in ("input", "output"))
-    return source, result
+    return _layout(streams, "input"), _layout(streams, "output")
+
+
+def read_weights_layout(interface: Path = INTERFACE) -> Layout | None:
+    """The stream of weights of interface.json, a word per beat; None where none are written at run time."""
+    streams = json.loads(interface.read_text())["streams"]
+    return _layout(streams, "weights") if "weights" in streams else None
 
 
 def pack(image: npt.NDArray[Any], layout: Layout) -> Bytes:
@@ -110,12 +122,29 @@ def unpack(buffer: npt.NDArray[Any], layout: Layout) -> npt.NDArray[Any]:
     return values.astype(layout.dtype).reshape(shape)
 
 
+@dataclass(frozen=True)
+class WeightsPort:
+    """Where weights are written at run time: their stream, a DMA with a ``sendchannel`` for them.
+
+    control: the GPIO that reads weights_error (``channel1[0].read()``), None: there is none.
+    """
+
+    layout: Layout
+    dma: Any
+    control: Any = None
+
+    def error(self) -> bool:
+        """Whether a set ended early or late since the last reset."""
+        return self.control is not None and bool(self.control.channel1[0].read())
+
+
 class SrDriver:
     """Frames through a DMA with PYNQ's interface: ``dma.sendchannel`` and ``dma.recvchannel``, each with
     ``transfer(buffer)`` and ``wait()``.
 
     allocate(shape, dtype): makes a buffer that the DMA can reach (pynq.allocate on a board).
     control: the GPIO of the block design (``channel1[0].read()``, ``channel2[0].write(value)``), None: there is none.
+    weights: of a design whose weights are written at run time; `load_weights` comes before `run` then.
     """
 
     def __init__(
@@ -124,8 +153,13 @@ class SrDriver:
         layouts: tuple[Layout, Layout] | None = None,
         allocate: Callable[..., Any] = np.zeros,
         control: Any = None,
+        weights: WeightsPort | None = None,
     ) -> None:
+        if layouts is None and weights is None and read_weights_layout() is not None:
+            raise ValueError("the weights of this design are written at run time: SrDriver needs their DMA (weights)")
         self.source, self.result = read_layouts() if layouts is None else layouts
+        if weights is not None and weights.layout.frame_bytes > DMA_LIMIT:
+            raise ValueError(f"weights: a set of {weights.layout.frame_bytes} bytes; one transfer has {DMA_LIMIT}")
         for layout in (self.source, self.result):
             if layout.frame_bytes > DMA_LIMIT:
                 raise ValueError(f"{layout.name}: a frame of {layout.frame_bytes} bytes; one transfer has {DMA_LIMIT}")
@@ -133,6 +167,9 @@ class SrDriver:
         self.control = control
         self._sent = allocate((self.source.frame_bytes,), np.uint8)
         self._received = allocate((self.result.frame_bytes,), np.uint8)
+        self.weights = weights
+        self._loaded = weights is None
+        self._set: Any = None if weights is None else allocate((weights.layout.frame_bytes,), np.uint8)
 
     @classmethod
     def open(cls, bitfile: str | Path, interface: Path = INTERFACE) -> SrDriver:
@@ -142,13 +179,48 @@ class SrDriver:
         except ImportError as error:
             raise RuntimeError("pynq is not installed: SrDriver.open runs on a board with PYNQ only") from error
         overlay = pynq.Overlay(str(bitfile))
-        return cls(overlay.axi_dma, read_layouts(interface), pynq.allocate, overlay.control)
+        layout = read_weights_layout(interface)
+        weights = None if layout is None else WeightsPort(layout, overlay.weights_dma, overlay.weights_control)
+        return cls(overlay.axi_dma, read_layouts(interface), pynq.allocate, overlay.control, weights)
+
+    def load_weights(self, weights: str | Path | npt.NDArray[Any] = WEIGHTS) -> None:
+        """Send a set of weights: before the first `run`, again after `reset`; another set between any two runs.
+
+        weights: a file like weights.bin, or its 32-bit words as integers (words,).
+        ValueError for a set of another length than the design takes; RuntimeError where the weights are part of the
+        design, or where it reports weights_error.
+        """
+        if self.weights is None:
+            raise RuntimeError("the weights of this design are part of it: there is nothing to load")
+        layout = self.weights.layout
+        if isinstance(weights, (str, Path)):
+            data = np.frombuffer(Path(weights).read_bytes(), np.uint8)
+            if data.size != layout.frame_bytes:
+                raise ValueError(f"{weights} has {data.size} bytes; this design takes {layout.frame_bytes}")
+        else:
+            words = np.asarray(weights)
+            if words.shape != (layout.beats,):
+                raise ValueError(f"weights of shape {words.shape}; this design takes ({layout.beats},) words")
+            data = pack(words.reshape(layout.height, layout.width, layout.channels), layout)
+        self._loaded = False
+        self._set[:] = data
+        self.weights.dma.sendchannel.transfer(self._set)
+        self.weights.dma.sendchannel.wait()
+        if self.weights_error():
+            raise RuntimeError(
+                "the design reports weights_error: a set had another length; call reset(), then load_weights()"
+            )
+        self._loaded = True
 
     def run(self, image: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """One image through the design: (H, W, C) integers in, (H * scale, W * scale, C) out, a new array.
 
-        RuntimeError where the design saw a misplaced end of frame (`reset` clears that).
+        RuntimeError where the design saw a misplaced end of frame (`reset` clears that), or has no weights yet.
         """
+        if not self._loaded:
+            raise RuntimeError(
+                "the design has no weights: call load_weights() before the first run and after every reset()"
+            )
         self._sent[:] = pack(image, self.source)
         self.dma.recvchannel.transfer(self._received)  # first the receiver, so that no beat waits for it
         self.dma.sendchannel.transfer(self._sent)
@@ -166,9 +238,14 @@ class SrDriver:
         """Whether a frame ended early or late since the last reset; False where the block design has no GPIO."""
         return self.control is not None and bool(self.control.channel1[0].read())
 
+    def weights_error(self) -> bool:
+        """Whether a set of weights ended early or late since the last reset; False where none are written."""
+        return self.weights is not None and self.weights.error()
+
     def reset(self) -> None:
-        """Reset the design, not the DMA. Only while no frame is under way."""
+        """Reset the design, not the DMA. Only while no frame is under way. Weights that were written are gone then."""
         if self.control is None:
             raise RuntimeError("this block design has no GPIO to reset the design with")
+        self._loaded = self.weights is None
         self.control.channel2[0].write(1)
         self.control.channel2[0].write(0)
