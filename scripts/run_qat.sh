@@ -4,7 +4,9 @@
 #     scripts/run_qat.sh [NETWORK ...]          default: all of the table below
 #
 # DATA (../shared/data): folder with T91, General100, Set5 and weights; OUT (build/qat): one folder per network;
-# QAT: more options for every run, for example QAT="--epochs 40". Prints one line of JSON per network.
+# QAT: more options for every run, for example QAT="--epochs 40"; START: folder with the quantized networks to start
+# from, one folder per network (an earlier OUT, say); a network without one starts from the recipe. Prints one line of
+# JSON per network.
 set -eu
 cd "$(dirname "$0")/.."
 data=${DATA:-../shared/data}
@@ -27,9 +29,14 @@ echo "$table" | while read -r network weights epochs iterations batch patch; do
         *) continue ;;
     esac
     [ -n "$network" ] || continue
+    if [ -n "${START:-}" ] && [ -d "$START/$network" ]; then
+        set -- --start "$START/$network"
+    else
+        set -- --init srq
+    fi
     # shellcheck disable=SC2086  # QAT holds several words
     "$python" -m srq_hw qat "$network" --weights "$data/weights/$weights.pth" \
-        --target int-generic --bits 4 --edges 8 --sums 16 --init srq \
+        --target int-generic --bits 4 --edges 8 --sums 16 "$@" \
         --data "$data/T91" --data "$data/General100" --val "$data/Set5" \
         --epochs "$epochs" --iterations "$iterations" --batch "$batch" --patch "$patch" \
         --out "$out/$network" --json ${QAT:-} </dev/null

@@ -40,8 +40,18 @@ def qat(
         int | None, typer.Option("--act-bits", help="Bits of the activations, instead of --bits.")
     ] = None,
     init: Annotated[
-        str, typer.Option("--init", help="Recipe of the post-training quantization to start from.")
-    ] = "srq",
+        str | None,
+        typer.Option("--init", help="Recipe of the post-training quantization to start from.", show_default="srq"),
+    ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--start",
+            help="Start from a network that is quantized already, widths included: the folder of an earlier qat, of "
+            "its start, or of a build.",
+            show_default="what --init makes",
+        ),
+    ] = None,
     edges: EdgesOption = None,
     tail: TailOption = None,
     sums: SumsOption = None,
@@ -96,6 +106,7 @@ def qat(
         weight_bits=weight_bits if weight_bits is not None else bits,
         act_bits=act_bits if act_bits is not None else bits,
         recipe=init,
+        start=start,
         edges=edges,
         tail=tail,
         sums=sums,

@@ -15,6 +15,8 @@ from srq_hw.yamlfile import did_you_mean
 #: FQSR's setting (Wang et al., "Fully Quantized Image Super-Resolution Networks", METHODS 2.9): every layer, the first
 #: and last and the skips included, at the widths of --bits
 FQSR = Policy()
+#: where training starts unless --init or --start says otherwise
+DEFAULT_INIT = "srq"
 #: --rate is that of the weights, in parts of the largest weight that a grid holds; logarithms of weight steps, bounds
 #: and channel factors learn so many times as fast
 STEP_RATE, BOUND_RATE, CHANNEL_RATE = 1.0, 2.0, 1.0
@@ -31,7 +33,8 @@ class QatOptions:
     target: str = "int-generic"
     weight_bits: int | None = None
     act_bits: int | None = None
-    recipe: str = "srq"
+    recipe: str | None = None
+    start: Path | None = None
     edges: int | None = None
     tail: int | None = None
     sums: int | None = None
@@ -88,16 +91,23 @@ def check_options(options: QatOptions) -> None:
         )
     if not options.data:
         raise InputError("--data: give a folder of high-resolution training images")
-
-
-def recipe_of(options: QatOptions) -> Recipe:
-    """The recipe of --init with the layer policy asked for. InputError where two of them are."""
-    recipe = load_recipe(options.recipe)
-    if not options.fqsr:
-        return with_policy(recipe, options.edges, options.tail, options.sums)
-    if (options.edges, options.tail, options.sums) != (None, None, None):
+    if options.fqsr and (options.edges, options.tail, options.sums) != (None, None, None):
         raise InputError("--fqsr: every layer and skip has --bits, so --edges, --tail and --sums do not go with it")
-    return recipe.model_copy(update={"policy": FQSR})
+    if options.start is not None and options.recipe is not None:
+        raise InputError(
+            f"--start {options.start}: is quantized already, so --init {options.recipe} does not go with it; leave one "
+            "of them out"
+        )
+
+
+def recipe_of(options: QatOptions) -> Recipe | None:
+    """The recipe of --init with the layer policy asked for; None with --start. InputError as for `load_recipe`."""
+    if options.start is not None:
+        return None
+    recipe = load_recipe(options.recipe or DEFAULT_INIT)
+    if options.fqsr:
+        return recipe.model_copy(update={"policy": FQSR})
+    return with_policy(recipe, options.edges, options.tail, options.sums)
 
 
 def _known(option: str, value: str, allowed: object) -> None:

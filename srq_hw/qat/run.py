@@ -1,4 +1,5 @@
-"""`srq-hw qat` from end to end: quantize after training, train on, prove the integers, write what a build takes up."""
+"""`srq-hw qat` from end to end: quantize after training or read what is quantized, train on, prove the integers, write
+what a build takes up."""
 
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ from srq_hw.qat.checkpoint import FILE, Checkpoint
 from srq_hw.qat.data import Training, read_pairs, training_of
 from srq_hw.qat.options import QatOptions, check_options, recipe_of
 from srq_hw.qat.score import Score, float_score, integer_score, require_parity
+from srq_hw.qat.start import START, Stored, read_stored
 from srq_hw.qat.student import Student
 from srq_hw.qat.train import best_epoch, train
 from srq_hw.qat.workers import Workers, join_workers
@@ -39,8 +41,6 @@ from srq_hw.target import Target, load_target
 Progress = Callable[[int, int], None]
 Image = npt.NDArray[np.uint8]
 
-#: folder of the network as post-training quantization left it, below --out
-START = "start"
 #: without --val, every so-many-th image of --data is scored on and not trained on
 HELD_OUT = 16
 #: side of the crop on which all integers are compared, low-resolution pixels
@@ -49,12 +49,13 @@ PARITY_SIDE = 48
 
 @dataclass(frozen=True)
 class _Job:
-    """Everything read, nothing done yet."""
+    """Everything read, nothing done yet. Training starts from what is stored, else from what the recipe makes."""
 
     network: FloatNetwork
     normal: NormalNet
     target: Target
-    recipe: Recipe
+    recipe: Recipe | None
+    stored: Stored | None
     training: Training
     scored: list[Pair]
     left_out: int
@@ -64,7 +65,7 @@ def run_qat(options: QatOptions, progress: Progress | None = None) -> dict[str, 
     """Train; the findings as plain data, or None in all processes but the first.
 
     Leaves in --out: calibration.json and weights.safetensors of the best epoch (`quantize.store`), start/ with the same
-    of post-training quantization, log.json, checkpoint.pt. A run that was stopped goes on where it was.
+    of where training began, log.json, checkpoint.pt. A run that was stopped goes on where it was.
     InputError for wrong options or files, RunError where an integer differs or the loss leaves the numbers.
     """
     check_options(options)
@@ -81,6 +82,7 @@ def _read(options: QatOptions) -> _Job:
     network = load_network(options.network, options.weights)
     target, recipe = load_target(options.target), recipe_of(options)
     normal = normalize(network)
+    stored = read_stored(options, normal, target)
     pairs = read_pairs(options.data, network.scale)
     if options.val is None:
         if len(pairs) < 2:
@@ -91,7 +93,7 @@ def _read(options: QatOptions) -> _Job:
     seen = {image_sha256(pair.hr) for pair in scored}
     kept = [pair for pair in rest if image_sha256(pair.hr) not in seen]
     training = training_of(kept, network.scale, network.channels, options.patch)
-    return _Job(network, normal, target, recipe, training, scored, len(rest) - len(kept))
+    return _Job(network, normal, target, recipe, stored, training, scored, len(rest) - len(kept))
 
 
 def _prepare(out: Path) -> None:
@@ -106,7 +108,8 @@ def _run(options: QatOptions, job: _Job, workers: Workers, progress: Progress | 
         _start(options, job, progress)
     workers.wait()
     start = load_quantized(options.out / START, job.normal, job.target)
-    bits, patches = job.recipe.accumulator_bits, sample_patches(job.training.low, job.recipe)
+    bits = job.recipe.accumulator_bits if job.recipe else None
+    patches = sample_patches(job.training.low, job.recipe) if job.recipe else []
     bound = Bound(bits, input_power(start.plan.net, patches)) if bits else None
     student = Student(start, job.target, options.quantizer, bound)
 
@@ -128,13 +131,17 @@ def _run(options: QatOptions, job: _Job, workers: Workers, progress: Progress | 
 
 
 def _start(options: QatOptions, job: _Job, progress: Progress | None) -> None:
-    """Post-training quantization into --out/start, unless a run to go on with is there."""
+    """What is stored, or post-training quantization, into --out/start, unless a run to go on with is there."""
     folder = options.out / START
     if not options.resume:
         (options.out / FILE).unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
     if (options.out / FILE).exists():
         return  # its settings are compared before it is used
+    if job.stored:
+        job.stored.copy(folder)
+        return
+    assert job.recipe is not None
     images = list(job.training.low)
     quantized = quantize(job.normal, job.target, job.recipe, images, options.weight_bits, options.act_bits, progress)
     folder.mkdir(exist_ok=True)
@@ -154,7 +161,8 @@ def _finish(options: QatOptions, job: _Job, quantized: Quantized, state: Checkpo
         "weight_bits": quantized.plan.weight_bits,
         "act_bits": quantized.plan.act_bits,
         "quantizer": options.quantizer,
-        "init": job.recipe.name,
+        "init": job.recipe.name if job.recipe else None,
+        "start_from": {"folder": str(job.stored.folder), "sha256": job.stored.sha256} if job.stored else None,
         "scored_on": options.val.name if options.val else f"every {HELD_OUT}th image of --data, not trained on",
         "images": len(job.scored),
         "left_out": job.left_out,
@@ -178,9 +186,7 @@ def _settings(options: QatOptions, job: _Job) -> dict[str, Any]:
     return {
         "network": normal_sha256(job.normal),
         "target": job.target.sha256,
-        "--init": sha256_json(job.recipe.model_dump()),
-        "weight bits": options.weight_bits,
-        "activation bits": options.act_bits,
+        **_origin(options, job),
         "--quantizer": options.quantizer,
         "--epochs": options.epochs,
         "--iterations": options.iterations,
@@ -194,3 +200,12 @@ def _settings(options: QatOptions, job: _Job) -> dict[str, Any]:
         "--data": sha256_json([image_sha256(image) for image in job.training.high]),
         "--val": sha256_json([image_sha256(pair.hr) for pair in job.scored]),
     }
+
+
+def _origin(options: QatOptions, job: _Job) -> dict[str, Any]:
+    """Where training starts; a stored network has its widths in it."""
+    if job.stored:
+        return {"--start": job.stored.sha256}
+    assert job.recipe is not None
+    recipe = sha256_json(job.recipe.model_dump())
+    return {"--init": recipe, "weight bits": options.weight_bits, "activation bits": options.act_bits}

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
 def print_qat(found: dict[str, Any], out: Path, console: Console) -> None:
@@ -17,10 +18,13 @@ def print_qat(found: dict[str, Any], out: Path, console: Console) -> None:
         markup=False,
     )
     table = Table("", "PSNR", "SSIM", "loss, dB", box=None)
-    names = {"float": "float", "start": f"start ({found['init']})", "best": f"epoch {found['best']['epoch']}"}
+    origin = found["init"] or found["start_from"]["folder"]
+    names = {"float": "float", "start": f"start ({origin})", "best": f"epoch {found['best']['epoch']}"}
     for key, title in names.items():
         row = found[key]
-        table.add_row(title, f"{row['psnr']:.3f}", f"{row['ssim']:.4f}", f"{found['float']['psnr'] - row['psnr']:.3f}")
+        table.add_row(
+            Text(title), f"{row['psnr']:.3f}", f"{row['ssim']:.4f}", f"{found['float']['psnr'] - row['psnr']:.3f}"
+        )
     console.print(table)
     parity = found["parity"]
     console.print(f"parity: {parity['mismatches']} of {parity['elements']} integers differ", markup=False)

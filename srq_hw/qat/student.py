@@ -27,17 +27,25 @@ BIAS_INPUT = 0.25
 
 
 class InUnits(nn.Module):
-    """A tensor learned in units of its own: value = unit * raw, so that one learning rate fits all layers."""
+    """A tensor learned in units of its own: value = unit * raw, so that one learning rate fits all layers.
+
+    Counted from ``start``, which is exact: unit * (start / unit) is another float32 for one value in eight, and a bias
+    or a weight near a tie would freeze to another integer before anything is learned.
+    """
 
     unit: Tensor
+    start: Tensor
+    first: Tensor
 
-    def __init__(self, unit: Tensor) -> None:
+    def __init__(self, unit: Tensor, start: Tensor) -> None:
         super().__init__()
         self.register_buffer("unit", unit)
+        self.register_buffer("start", start)
+        self.register_buffer("first", start / unit)
 
     def forward(self, raw: Tensor) -> Tensor:
         """The value, same shape."""
-        return self.unit * raw
+        return self.start + self.unit * (raw - self.first)
 
     def right_inverse(self, value: Tensor) -> Tensor:
         """value / unit."""
@@ -104,8 +112,10 @@ class Student:
             reach = self.net.weight_step(name).value.detach() * int_range(plan.weight_bits_of(name), True, narrow)[1]
             source = plan.point_of(plan.layer(name).inputs[0])
             largest = scales[source.group] * source.range[1]
-            parametrize.register_parametrization(conv, "weight", InUnits(reach))
-            parametrize.register_parametrization(conv, "bias", InUnits(reach.reshape(-1) * (largest * BIAS_INPUT)))
+            assert conv.bias is not None
+            units = {"weight": (reach, conv.weight), "bias": (reach.reshape(-1) * (largest * BIAS_INPUT), conv.bias)}
+            for key, (unit, value) in units.items():
+                parametrize.register_parametrization(conv, key, InUnits(unit, value.detach().clone()))
             raw_weights.append(_raw(conv, "weight"))
             raw_biases.append(_raw(conv, "bias"))
         self.tuning.parameters |= {"weights": raw_weights, "biases": raw_biases}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from srq_hw.cli import run
 from srq_hw.evaluate.images import write_png
 from srq_hw.networks.loading import load_network
 from srq_hw.normalform.trace import normalize
@@ -17,36 +15,17 @@ from srq_hw.quantize.accumulator import accumulator_bits
 from srq_hw.quantize.freeze import freeze
 from srq_hw.quantize.store import load_quantized
 from srq_hw.target import load_target
+from tests.qat.conftest import Command
 from tests.qat.tiny import smooth
-from tests.support.tiny_nets import write_user_files
-
-Qat = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The user's network and recipe, 20 training images."""
-    write_user_files(tmp_path)
-    (tmp_path / "train").mkdir()
-    for seed in range(20):
-        write_png(tmp_path / "train" / f"{seed:02}.png", smooth(seed, 48))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def qat(command: Command) -> Command:
+    """Run it with four bits from the user's recipe, into done/."""
+    return lambda *more: command("--bits", "4", "--init", "tiny.yaml", "--out", "done", *more)
 
 
-@pytest.fixture
-def qat(folder: Path, capfd: pytest.CaptureFixture[str]) -> Qat:
-    """Run the command; status, standard output, standard error."""
-
-    def command(*more: str) -> tuple[int, str, str]:
-        few = ("--epochs", "1", "--iterations", "3", "--batch", "2", "--patch", "12", "--bits", "4")
-        code = run(["qat", "ownnets.small:net", "--init", "tiny.yaml", "--out", "done", "--data", "train", *few, *more])
-        return code, *capfd.readouterr()
-
-    return command
-
-
-def test_a_run_and_what_it_leaves(qat: Qat, folder: Path) -> None:
+def test_a_run_and_what_it_leaves(qat: Command, folder: Path) -> None:
     """The JSON on standard output is qat.json; the result loads as a quantized network of the same widths."""
     code, out, err = qat("--json", "--sums", "8")
     assert code == 0, err
@@ -67,7 +46,7 @@ def test_a_run_and_what_it_leaves(qat: Qat, folder: Path) -> None:
     assert np.isclose(found["best"]["psnr"], json.loads((folder / "done" / "qat.json").read_text())["best"]["psnr"])
 
 
-def test_test_images_are_not_trained_on(qat: Qat, folder: Path) -> None:
+def test_test_images_are_not_trained_on(qat: Command, folder: Path) -> None:
     (folder / "test").mkdir()
     write_png(folder / "test" / "other-name.png", smooth(3, 48))
     code, out, err = qat("--val", "test", "--quantizer", "pams", "--json")
@@ -89,13 +68,13 @@ def test_test_images_are_not_trained_on(qat: Qat, folder: Path) -> None:
         (("--bits", "1"), "--bits) 1: target int-generic allows 2 to"),
     ],
 )
-def test_mistakes(qat: Qat, more: tuple[str, ...], words: str) -> None:
+def test_mistakes(qat: Command, more: tuple[str, ...], words: str) -> None:
     code, out, err = qat(*more)
     message = " ".join(err.split())
     assert (code, out) == (2, "") and words in message and "Traceback" not in err, err
 
 
-def test_another_run_in_the_folder(qat: Qat) -> None:
+def test_another_run_in_the_folder(qat: Command) -> None:
     """Other settings are refused by name; --no-resume begins anew."""
     assert qat()[0] == 0
     code, _, err = qat("--rate", "0.01")
@@ -104,7 +83,7 @@ def test_another_run_in_the_folder(qat: Qat) -> None:
     assert code == 0, err
 
 
-def test_a_recipe_with_narrow_accumulators_holds_to_the_end(qat: Qat, folder: Path) -> None:
+def test_a_recipe_with_narrow_accumulators_holds_to_the_end(qat: Command, folder: Path) -> None:
     """What is saved fits the recipe's accumulators, and so do the integers that were scored."""
     recipe = folder / "tiny.yaml"
     recipe.write_text(recipe.read_text() + "accumulator_bits: 11\n")
