@@ -55,6 +55,13 @@ def build(
         ),
     ] = None,
     fps: Annotated[float | None, typer.Option("--fps", help="Frames per second wanted; none: what fits well.")] = None,
+    fixed_weights: Annotated[
+        bool,
+        typer.Option(
+            "--fixed-weights",
+            help="Verilog with all weights in the bitstream: none in UltraRAM, which a host would have to write.",
+        ),
+    ] = False,
     rtl_sim: Annotated[
         bool | None,
         typer.Option(
@@ -112,6 +119,7 @@ def build(
         edges=edges,
         tail=tail,
         sums=sums,
+        fixed_weights=fixed_weights,
         rtl_sim=rtl_sim,
         synth=synth,
         library=library,

@@ -225,4 +225,5 @@ def _plain(point: Point | None) -> dict[str, Any] | None:
         "bottleneck": point.bottleneck,
         "bottleneck_is_at_its_fastest": point.roof,
         "weight_bits_per_cycle": point.weight_bits,
+        "weights_written_at_run_time": list(point.loaded),
     }

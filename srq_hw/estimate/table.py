@@ -47,6 +47,7 @@ def _lines(free: bool) -> list[tuple[str, Callable[[Row], str]]]:
         ("bottleneck", _bottleneck),
         ("fullest", lambda row: HEADINGS[row.point.fullest] if row.point else ""),
         ("weight bits/cycle", lambda row: f"{row.point.weight_bits:,}" if row.point else ""),
+        ("weights by the host", _loaded),
         ("board that fits", lambda row: "" if row.fits or row.point is None else row.larger or "none of ours"),
     ]
     if free:
@@ -83,6 +84,11 @@ def _bottleneck(row: Row) -> str:
     if row.point is None:
         return ""
     return escape(row.point.bottleneck) + (" (at its fastest)" if row.point.roof else "")
+
+
+def _loaded(row: Row) -> str:
+    """Convolutions whose weights are written at run time."""
+    return f"of {len(row.point.loaded)} convolutions" if row.point and row.point.loaded else ""
 
 
 def _bits(row: Row) -> str:

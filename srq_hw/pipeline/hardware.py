@@ -85,7 +85,8 @@ def _handoff(session: Session) -> Step:
         write_bundle(session, scratch / "handoff" / "verilog")
 
     def material() -> Any:
-        return {"target": session.target.sha256, "tile": image_sha256(session.tile), "fps": session.options.fps}
+        asked = {"fps": session.options.fps, "fixed_weights": session.options.fixed_weights}
+        return {"target": session.target.sha256, "tile": image_sha256(session.tile), **asked}
 
     return Step("handoff", material, ("graph.json", "finn"), ("handoff",), run)
 

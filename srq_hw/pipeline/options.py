@@ -40,6 +40,7 @@ class BuildOptions:
     edges: int | None = None
     tail: int | None = None
     sums: int | None = None
+    fixed_weights: bool = False
     rtl_sim: bool | None = None
     synth: bool = False
     library: str = "finn"

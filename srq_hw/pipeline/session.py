@@ -135,7 +135,7 @@ class Session:
         resources = self.target.resources
         if resources is None or not resources.has_flow("verilog"):
             return None
-        return fit(self.graph, self.size, resources, self.options.fps)
+        return fit(self.graph, self.size, resources, self.options.fps, loads=not self.options.fixed_weights)
 
     @cached_property
     def finn(self) -> FinnResult:

@@ -51,7 +51,9 @@ def _no_design(session: Session) -> str:
 
 
 def _material(session: Session) -> Any:
-    return {"target": session.target.sha256, "size": session.size, "fps": session.options.fps}
+    options = session.options
+    asked = {"size": session.size, "fps": options.fps, "fixed_weights": options.fixed_weights}
+    return {"target": session.target.sha256, **asked}
 
 
 def _rtl(session: Session) -> Step:

@@ -32,9 +32,12 @@ class Wish:
 
 
 def search_of(wish: Wish, library: Library, prepared: Prepared | None = None) -> Search:
-    """The search with a library's units. prepared: the graph as FINN gets it, where it is at hand."""
+    """The search with a library's units. prepared: the graph as FINN gets it, where it is at hand.
+
+    A FINN design has no stream through which weights could be written at run time, whose units it may be made of.
+    """
     if library == "srq":
-        return Search.of(wish.graph, wish.size, wish.resources)
+        return Search.of(wish.graph, wish.size, wish.resources, loads=False)
     ready = prepared or prepare(wish.graph, library, wish.resources.dsp.kind)
     return Search.ready(ready.graph, wish.size, wish.resources, finn_library(wish.resources))
 

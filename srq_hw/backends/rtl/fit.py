@@ -43,13 +43,15 @@ class Fitted:
         return self.clock_mhz * 1e6 / self.design.cycles
 
 
-def fit(graph: IntGraph, size: tuple[int, int], resources: Resources, fps: float | None = None) -> Fitted:
+def fit(
+    graph: IntGraph, size: tuple[int, int], resources: Resources, fps: float | None = None, loads: bool = True
+) -> Fitted:
     """The design for the wanted rate; without one for the highest that fits, USUAL_FPS at most.
 
     size: (H, W) of a frame. Where no folding keeps the rate or nothing fits, the design says so (`fps`, `short`); of
-    several tries that do not fit it is the one that is short of the least.
+    several tries that do not fit it is the one that is short of the least. loads: see `Search.of`.
     """
-    search = Search.of(graph, size, resources)
+    search = Search.of(graph, size, resources, loads=loads)
     has = board_has(resources)
     tried: list[Fitted] = []
     for _ in range(TRIES):

@@ -91,7 +91,7 @@ class Search:
     """A graph on a device. Points that were worked out are remembered; the same question has the same answer.
 
     problem: without weights that are written at run time; those are looked at where a memory is short without them.
-    library: whose units have such weights; None: nobody's. base: of a search with them the one without.
+    library: whose units have such weights; None: no unit may have them. base: of a search with them the one without.
     """
 
     problem: Problem
@@ -101,16 +101,28 @@ class Search:
     known: dict[int, Solution] = field(default_factory=dict)
 
     @staticmethod
-    def of(graph: IntGraph, size: tuple[int, int], resources: Resources, library: Library | None = None) -> Search:
-        """For frames of size (H, W). InputError for what the units cannot do (`rtl.limits`)."""
+    def of(
+        graph: IntGraph,
+        size: tuple[int, int],
+        resources: Resources,
+        library: Library | None = None,
+        loads: bool = True,
+    ) -> Search:
+        """For frames of size (H, W). InputError for what the units cannot do (`rtl.limits`).
+
+        loads: weights may be written at run time where a memory is short without.
+        """
         ready = arrange(graph)
         refuse(ready)
-        return Search.ready(ready, size, resources, library or srq_library())
+        return Search.ready(ready, size, resources, library or srq_library(), loads)
 
     @staticmethod
-    def ready(graph: IntGraph, size: tuple[int, int], resources: Resources, library: Library) -> Search:
+    def ready(
+        graph: IntGraph, size: tuple[int, int], resources: Resources, library: Library, loads: bool = True
+    ) -> Search:
         """For a graph that is arranged already, as it is."""
-        return Search(make_problem(graph, size, fabric_of(resources), library), resources, library)
+        problem = make_problem(graph, size, fabric_of(resources), library)
+        return Search(problem, resources, library if loads else None)
 
     @cached_property
     def loading(self) -> Search | None:

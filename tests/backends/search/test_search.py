@@ -7,8 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
+from srq_hw.backends.finn.choose import Wish, search_of
 from srq_hw.backends.rtl.arrange import arrange
 from srq_hw.backends.rtl.costs import Cost
+from srq_hw.backends.rtl.fit import fit
 from srq_hw.backends.rtl.folding import Goal, fold
 from srq_hw.backends.rtl.generate import generate
 from srq_hw.backends.rtl.netlist import Fabric, Instance
@@ -147,6 +149,15 @@ def test_the_highest_rate_is_reached_with_weights_in_ultraram(tight: Resources):
     bare = search._own(goals[search._highest(goals)])
     assert bare.fits and not bare.loaded and bare.fps < found.fps
     assert search.highest(bare.fps) == bare
+
+
+def test_no_weights_are_written_in_finn_designs_and_where_they_are_fixed(tight: Resources):
+    graph, size = edsr_graph(32, 2), (45, 80)
+    for search in (Search.of(graph, size, tight, loads=False), search_of(Wish(graph, size, tight, 60.0), "srq")):
+        assert not search.at(60.0).fits and not search.highest().loaded
+    free, fixed = fit(graph, size, tight), fit(graph, size, tight, loads=False)
+    assert free.design.weights is not None and fixed.design.weights is None
+    assert not free.short and fixed.fps < free.fps
 
 
 def test_no_weights_are_written_without_ultraram_or_without_need(board: Resources):
