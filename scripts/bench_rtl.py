@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,6 @@ from srq_hw.target import load_target
 
 REPO = Path(__file__).resolve().parents[1]
 DOCUMENT = REPO / "docs" / "fpga.md"
-BEGIN, END = "<!-- tables: scripts/bench_rtl.py -->", "<!-- end of benchmark tables -->"
 TARGET, FPS, VIDEO = "zcu104-rtl", 60.0, (180, 320)
 #: features, blocks, side of the frames, cycles per frame that are asked for, frames in a row
 SHAPES = ((16, 2, 64, 147_456, 12), (64, 16, 12, 500_000, 2))
@@ -107,30 +107,41 @@ def video(network: str, out: Path) -> str:
     )
 
 
+def videos(networks: list[str], out: Path) -> list[str]:
+    """The table of the networks for video."""
+    return [
+        f"### {VIDEO[0]}x{VIDEO[1]} at {FPS:g} frames per second, {TARGET}, 8 bits",
+        "",
+        "| network | frames per second | DSP by rule / Yosys | LUT + as memory | FF | BRAM36 by rule / Yosys | "
+        "URAM by rule / Yosys | fits | cycles against the slowest unit |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(video(network, out) for network in networks),
+    ]
+
+
+#: --parts: what makes the lines of its table from networks and a folder for builds
+PARTS: dict[str, Callable[[list[str], Path], list[str]]] = {
+    "simulation": lambda networks, out: simulation(),
+    "video": videos,
+}
+
+
 def main(arguments: list[str]) -> int:
     """Print the tables that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="simulation,video")
+    parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--networks", default="fsrcnn_x4,abpn_x3")
     parser.add_argument("--out", type=Path, default=REPO / "build" / "bench_rtl")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args(arguments)
-    lines: list[str] = []
-    if "simulation" in options.parts:
-        lines += [*simulation(), ""]
-    if "video" in options.parts:
-        lines += [
-            f"### {VIDEO[0]}x{VIDEO[1]} at {FPS:g} frames per second, {TARGET}, 8 bits",
-            "",
-            "| network | frames per second | DSP by rule / Yosys | LUT + as memory | FF | BRAM36 by rule / Yosys | "
-            "URAM by rule / Yosys | fits | cycles against the slowest unit |",
-            "|---|---|---|---|---|---|---|---|---|",
-            *(video(network, options.out) for network in options.networks.split(",")),
-        ]
-    text = "\n".join(lines).rstrip()
-    print(text)
-    if options.write:
-        put(DOCUMENT, BEGIN, END, text)
+    unknown = set(options.parts.split(",")) - set(PARTS)
+    if unknown:
+        parser.error(f"--parts {', '.join(sorted(unknown))}: known are {', '.join(PARTS)}")
+    for part in options.parts.split(","):
+        text = "\n".join(PARTS[part](options.networks.split(","), options.out))
+        print(text, end="\n\n")
+        if options.write:
+            put(DOCUMENT, f"<!-- {part}: scripts/bench_rtl.py -->", f"<!-- end of {part} -->", text)
     return 0
 
 
