@@ -56,12 +56,22 @@ def top_flags(netlist: Netlist) -> tuple[str, ...]:
     return ("frame_error", "weights_error") if netlist.weights else ("frame_error",)
 
 
+def _wires(name: str, bits: int) -> Iterator[str]:
+    """Of a stream inside the top."""
+    yield f"    wire [{bits - 1}:0] {name}_tdata;"
+    yield f"    wire {name}_tvalid, {name}_tready, {name}_tlast;"
+
+
+def _connected(prefix: str, name: str, tlast: bool = True) -> str:
+    """The ports of an instance's stream and the wires they are joined to."""
+    signals = ("tdata", "tvalid", "tready", *(("tlast",) if tlast else ()))
+    return ", ".join(f".{prefix}_{signal}({name}_{signal})" for signal in signals)
+
+
 def _chain_lines(places: int) -> Iterator[str]:
     """Wires behind each of the units whose weights are written; nothing reads what leaves the last one."""
     for place in range(1, places + 1):
-        name = chain_name(place)
-        yield f"    wire [{LOAD_BITS - 1}:0] {name}_tdata;"
-        yield f"    wire {name}_tvalid, {name}_tready, {name}_tlast;"
+        yield from _wires(chain_name(place), LOAD_BITS)
     yield f"    assign {chain_name(places)}_tready = 1'b1;"
 
 
@@ -88,26 +98,21 @@ def instance_lines(instance: Instance, netlist: Netlist) -> Iterator[str]:
     yield f"    // {instance.name}: {instance.comment}"
     for _, stream in instance.outputs:
         if stream.name != netlist.output.name:
-            yield f"    wire [{stream.tdata_bits - 1}:0] {stream.name}_tdata;"
-            yield f"    wire {stream.name}_tvalid, {stream.name}_tready, {stream.name}_tlast;"
+            yield from _wires(stream.name, stream.tdata_bits)
     parameters = [f".{key}({literal(value)})" for key, value in instance.parameters.items()]
     yield f"    {instance.module} #("
     yield from _wrapped(parameters)
     yield f"    ) {instance_name(instance)} ("
     connections = [".clk(clk), .rst(rst)"]
     for prefix, stream in instance.ports.items():
-        signals = ["tdata", "tvalid", "tready"]
-        if not (instance.module in _WITHOUT_TLAST and prefix == "s"):
-            signals.append("tlast")
-        connections.append(", ".join(f".{prefix}_{signal}({stream.name}_{signal})" for signal in signals))
+        tlast = not (instance.module in _WITHOUT_TLAST and prefix == "s")
+        connections.append(_connected(prefix, stream.name, tlast))
     if instance.module == "srq_input":
         flag = "weights_error" if instance == netlist.weights_entry else "frame_error"
         connections.append(f".frame_error({flag})")
     if instance.module == CONV_LOAD:
         place = netlist.loaded.index(instance)
-        for prefix, name in (("load", chain_name(place)), ("next", chain_name(place + 1))):
-            signals = ["tdata", "tvalid", "tready", "tlast"]
-            connections.append(", ".join(f".{prefix}_{signal}({name}_{signal})" for signal in signals))
+        connections += [_connected("load", chain_name(place)), _connected("next", chain_name(place + 1))]
     for index, text in enumerate(connections):
         yield f"        {text}{',' if index < len(connections) - 1 else ''}"
     yield "    );"

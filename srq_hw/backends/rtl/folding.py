@@ -99,6 +99,10 @@ class ConvShape:
         per_output = self.taps if self.depthwise else self.taps * (self.inside // self.groups // simd)
         return self.pixels * (self.out // pe) * per_output
 
+    def word_bits(self, pe: int, simd: int) -> int:
+        """Bits of weights that are multiplied in a cycle: a word of their memory."""
+        return pe * (1 if self.depthwise else simd) * self.weight_bits
+
     def dsps(self, pe: int, simd: int) -> int:
         """Multipliers of srq_mac: the packing rule of srq_dot. 0 where products come from LUTs."""
         if self.weight_bits <= 2:

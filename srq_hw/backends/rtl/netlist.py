@@ -108,7 +108,8 @@ class Netlist:
     @property
     def weights(self) -> Stream | None:
         """Stream "w": a set of weights as a frame of one row; None where no weights are written."""
-        return Stream("w", 1, len(self.loads), 1, 1, LOAD_BITS, False) if self.loaded else None
+        beats = sum(len(instance.loads) for instance in self.loaded)
+        return Stream("w", 1, beats, 1, 1, LOAD_BITS, False) if beats else None
 
     @property
     def loads(self) -> tuple[int, ...]:

@@ -27,9 +27,8 @@ def unit(plan: Plan, node: Node, ins: tuple[Stream, ...]) -> tuple[Instance, ...
     return UNITS[node.op](plan, node, ins)
 
 
-def rom_style(text: str, bits: int) -> str:
+def rom_style(words: int, bits: int) -> str:
     """Where a constant memory lives: block RAM where it is large. (UltraRAM starts without contents.)"""
-    words = text.count("\n")
     return "block" if words > BLOCK_WORDS and words * bits > BLOCK_BITS else "auto"
 
 
@@ -57,17 +56,16 @@ def _conv_instance(
     bias_file = f"{out.name}.bias.hex"
     files = {bias_file: memories.conv_bias(raw_bias, pe, bias_bits)}
     weights = memories.conv_weights(weight, pe, simd, shape.weight_bits, shape.depthwise)
-    word = pe * (1 if shape.depthwise else simd) * shape.weight_bits
     loads: tuple[int, ...] = ()
     held: dict[str, int | str]
     if plan.lanes(node).weights:
-        loads = memories.load_beats(weights, word, LOAD_BITS)
+        loads = memories.load_beats(weights, shape.word_bits(pe, simd), LOAD_BITS)
         held = {"LOAD": LOAD_BITS, "WEIGHT_STYLE": plan.lanes(node).weights}
     else:
         files[f"{out.name}.weights.hex"] = weights
         held = {
             "WEIGHT_FILE": f"{out.name}.weights.hex",
-            "WEIGHT_STYLE": rom_style(weights, pe * simd * shape.weight_bits),
+            "WEIGHT_STYLE": rom_style(weights.count("\n"), pe * simd * shape.weight_bits),
         }
     parameters: dict[str, int | str] = {
         "HEIGHT": source.height,

@@ -12,7 +12,7 @@ from srq_hw.backends.rtl.demand import weight_words
 from srq_hw.backends.rtl.folding import Folding, Lanes
 from srq_hw.backends.rtl.netlist import CONV, CONV_LOAD, LOAD_BITS, Fabric, Instance
 from srq_hw.backends.rtl.plan import Plan
-from srq_hw.backends.rtl.units import BLOCK_BITS, BLOCK_WORDS, converted, unit
+from srq_hw.backends.rtl.units import converted, rom_style, unit
 from srq_hw.backends.search.options import Size, node_lanes
 from srq_hw.graph.ir import IntGraph, Node
 
@@ -116,9 +116,7 @@ def refolded(conv: Instance, lanes: Lanes) -> Instance:
         p |= {"LOAD": LOAD_BITS, "WEIGHT_STYLE": lanes.weights}
     else:
         numbers = {key: value for key, value in p.items() if isinstance(value, int)}
-        words = weight_words(numbers)[0]
-        bits = words * pe * simd * numbers["W_BITS"]
-        p["WEIGHT_STYLE"] = "block" if words > BLOCK_WORDS and bits > BLOCK_BITS else "auto"
+        p["WEIGHT_STYLE"] = rom_style(weight_words(numbers)[0], pe * simd * numbers["W_BITS"])
     if lanes.rows:
         p["RAM_STYLE"] = lanes.rows
     return replace(conv, module=CONV_LOAD if lanes.weights else CONV, parameters=p, ports=ports, memories={})

@@ -38,7 +38,7 @@ def _order(lanes: Lanes) -> tuple[object, ...]:
 def _fills(shape: ConvShape, lanes: Lanes) -> bool:
     pe, simd = lanes.core
     words = shape.cycles(pe, simd) // shape.pixels
-    bits = pe * (1 if shape.depthwise else simd) * shape.weight_bits
+    bits = shape.word_bits(pe, simd)
     return words * bits >= ULTRA_WEIGHTS * uram(*stored(words, bits)) * URAM[0] * URAM[1]
 
 
