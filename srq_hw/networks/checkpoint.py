@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from srq_hw.errors import InputError
 from srq_hw.networks.registry import NETWORKS, NetworkInfo
+from srq_hw.networks.scalecheck import better_scale
 
 _TORCH_SUFFIXES = (".pth", ".pt")
 CHECKPOINT_SUFFIXES = (*_TORCH_SUFFIXES, ".safetensors")
@@ -86,6 +87,12 @@ def build_network(info: NetworkInfo, options: Mapping[str, Any], path: Path) -> 
     implied = {} if layout is None else layout.options
     module = info.factory(**{**found, **info.options, **implied, **options})
     _fill(module, info.name, state, path, info.optional, plain)
+    other = better_scale(info, plain, {**implied, **options}) if info.scale_hidden else None
+    if other is not None:
+        raise InputError(
+            f"{path}: not the weights of {info.name}: on a test picture they enlarge by {other.scale}, "
+            f"not by {info.scale}; name {other.name}"
+        )
     return module
 
 

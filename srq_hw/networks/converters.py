@@ -13,6 +13,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -77,6 +78,26 @@ def edsr_basicsr(state: State) -> dict[str, Tensor]:
     )
 
 
+def edsr_mmediting(state: State) -> dict[str, Tensor]:
+    """EDSR of OpenMMLab's MMEditing: on 0..1 without the factor 255.
+
+    Convolutions, ReLU and additions commute with a positive factor once the biases carry it, so biases times 255 make
+    it the official network on 0..255 (but for the rounding of that product to float32).
+    """
+    blocks = count(state, r"generator\.body\.(\d+)\.conv1\.weight")
+    places = {
+        "generator.conv_first": "head.0",
+        "generator.body.*.conv1": "body.*.body.0",
+        "generator.body.*.conv2": "body.*.body.2",
+        "generator.conv_after_body": f"body.{blocks}",
+        "generator.upsample.0.upsample_conv": "tail.0.0",
+        "generator.upsample.1.upsample_conv": "tail.0.2",
+        "generator.conv_last": "tail.1",
+    }
+    found = renamed(state, places)
+    return {key: value * 255 if key.endswith(".bias") else value for key, value in found.items()}
+
+
 def edsr_settings(state: State) -> dict[str, Any]:
     """Blocks and features of an EDSR in official names; empty where the keys that say so are absent."""
     head = state.get("head.0.weight")
@@ -92,6 +113,22 @@ def msrresnet_mmsr(state: State) -> dict[str, Tensor]:
     )
 
 
+def msrresnet_mmediting(state: State) -> dict[str, Tensor]:
+    """MSRResNet of OpenMMLab's MMEditing, the generator of a restorer."""
+    return renamed(
+        state,
+        {
+            "generator.conv_first": "conv_first",
+            "generator.trunk_net.*.conv1": "body.*.conv1",
+            "generator.trunk_net.*.conv2": "body.*.conv2",
+            "generator.upsample1.upsample_conv": "upconv1",
+            "generator.upsample2.upsample_conv": "upconv2",
+            "generator.conv_hr": "conv_hr",
+            "generator.conv_last": "conv_last",
+        },
+    )
+
+
 def msrresnet_settings(state: State) -> dict[str, Any]:
     """Blocks and features of an MSRResNet."""
     first = state.get("conv_first.weight")
@@ -99,7 +136,16 @@ def msrresnet_settings(state: State) -> dict[str, Any]:
     return {"features": int(first.shape[0]), "blocks": blocks} if first is not None and first.dim() == 4 else {}
 
 
-# --- SRResNet of CADyQ -----------------------------------------------------------------------------------------------
+# --- SRResNet --------------------------------------------------------------------------------------------------------
+
+
+def srresnet8_settings(state: State) -> dict[str, Any]:
+    """Blocks and features of an SRResNet in our names, and whether a PReLU has one slope or one per channel."""
+    head, slope = state.get("head.weight"), state.get("ha.weight")
+    if head is None or head.dim() != 4 or slope is None:
+        return {}
+    blocks = count(state, r"body\.(\d+)\.c1\.weight")
+    return {"features": int(head.shape[0]), "blocks": blocks, "per_layer": tuple(slope.shape) == (1,)}
 
 
 def srresnet_cadyq(state: State) -> dict[str, Tensor]:
@@ -108,10 +154,19 @@ def srresnet_cadyq(state: State) -> dict[str, Tensor]:
 
 
 def srresnet_settings(state: State) -> dict[str, Any]:
-    """Blocks and features of CADyQ's SRResNet."""
+    """Blocks and features of CADyQ's SRResNet.
+
+    A file writes a shared slope once per block; slopes that differ belong to a network with one per layer.
+    """
     head = state.get("head.0.weight")
-    blocks = count(state, r"body\.(\d+)\.conv1\.weight")
-    return {"features": int(head.shape[0]), "blocks": blocks} if head is not None and head.dim() == 4 else {}
+    if head is None or head.dim() != 4:
+        return {}
+    slopes = [value for key, value in state.items() if re.fullmatch(r"head\.1\.weight|body\.\d+\.act\.weight", key)]
+    return {
+        "features": int(head.shape[0]),
+        "blocks": count(state, r"body\.(\d+)\.conv1\.weight"),
+        "per_layer": any(not torch.equal(slope, slopes[0]) for slope in slopes),
+    }
 
 
 # --- CARN ------------------------------------------------------------------------------------------------------------

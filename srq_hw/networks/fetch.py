@@ -128,7 +128,9 @@ def _digests(address: str, given: str | None, known: tuple[str, ...]) -> tuple[s
             raise InputError(f"--sha256 {given!r}: wanted 8 to 64 hexadecimal digits")
         return (text,)
     named = NAMED_DIGEST.search(urllib.parse.urlsplit(address).path)
-    return (named.group(1),) if named else known
+    if named is None:
+        return known
+    return tuple(digest for digest in known if digest.startswith(named.group(1))) or (named.group(1),)
 
 
 def _download(address: str, path: Path, advance: Advance) -> None:

@@ -27,9 +27,12 @@ class Block(nn.Module):
 
 
 class MsrResNet(nn.Module):
-    """Blocks without a long skip; what the network adds to the bilinearly enlarged image. RGB 0..1 in and out."""
+    """Blocks without a long skip; what the network adds to the bilinearly enlarged image. RGB 0..1 in and out.
 
-    def __init__(self, features: int, blocks: int, scale: int) -> None:
+    act_after_up: LeakyReLU behind every sub-pixel stage (BasicSR, MMSR); OpenMMLab's MMEditing has none there.
+    """
+
+    def __init__(self, features: int, blocks: int, scale: int, act_after_up: bool = True) -> None:
         super().__init__()
         factors = stages(scale)
         self.scale = scale
@@ -41,12 +44,14 @@ class MsrResNet(nn.Module):
         self.conv_hr = conv(features, features)
         self.conv_last = conv(features, 3)
         self.lrelu = nn.LeakyReLU(SLOPE)
+        self.act_after_up = act_after_up
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, 3, scale*H, scale*W)."""
         y: Tensor = self.body(self.lrelu(self.conv_first(x)))
-        y = self.lrelu(self.shuffle(self.upconv1(y)))
-        if self.upconv2 is not None:
-            y = self.lrelu(self.shuffle(self.upconv2(y)))
+        for stage in (self.upconv1, self.upconv2):
+            if stage is not None:
+                y = self.shuffle(stage(y))
+                y = self.lrelu(y) if self.act_after_up else y
         y = self.conv_last(self.lrelu(self.conv_hr(y)))
         return y + F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)

@@ -32,7 +32,7 @@ class NetworkInfo:
     factory(**settings) builds the module; without arguments, the published size. `settings` reads from a state dict in
     our names what it decides (blocks, features). `options` are the switches a user may set behind the name
     (NAME+option=value), with their defaults. `optional` are key prefixes that a checkpoint may lack: the module's own
-    values stay.
+    values stay. `scale_hidden`: the scale is then told by a test picture (scalecheck).
     """
 
     name: str
@@ -47,6 +47,7 @@ class NetworkInfo:
     settings: Callable[[State], Mapping[str, Any]] | None = None
     options: Mapping[str, Any] = field(default_factory=lambda: NO_OPTIONS)
     optional: tuple[str, ...] = ()
+    scale_hidden: bool = False  # published weights of another scale have the same keys and shapes
 
     def layout_of(self, state: State) -> Layout | None:
         """The naming a state dict follows; None for our own."""
@@ -70,8 +71,11 @@ def _edsr(name: str, title: str, features: int, blocks: int, scale: int, res_sca
         scale=scale,
         input_max=255.0,
         factory=partial(EdsrOfficial, features=features, blocks=blocks, scale=scale),
-        origin="official EDSR checkpoints (sanghyun-son/EDSR-PyTorch) or BasicSR's",
-        layouts=(Layout("BasicSR", "conv_after_body.weight", c.edsr_basicsr),),
+        origin="official EDSR checkpoints (sanghyun-son/EDSR-PyTorch), BasicSR's or OpenMMLab's",
+        layouts=(
+            Layout("BasicSR", "conv_after_body.weight", c.edsr_basicsr),
+            Layout("MMEditing", "generator.conv_after_body.weight", c.edsr_mmediting),
+        ),
         settings=c.edsr_settings,
         options={"res_scale": res_scale},
         optional=_SHIFTS,
@@ -85,20 +89,24 @@ def _msrresnet(scale: int) -> NetworkInfo:
         scale=scale,
         input_max=1.0,
         factory=partial(MsrResNet, features=64, blocks=16, scale=scale),
-        origin="BasicSR model zoo (MSRResNet) or MMSR",
-        layouts=(Layout("MMSR", "recon_trunk.0.conv1.weight", c.msrresnet_mmsr),),
+        origin="BasicSR model zoo (MSRResNet), MMSR or OpenMMLab",
+        layouts=(
+            Layout("MMSR", "recon_trunk.0.conv1.weight", c.msrresnet_mmsr),
+            Layout("MMEditing", "generator.trunk_net.0.conv1.weight", c.msrresnet_mmediting, {"act_after_up": False}),
+        ),
         settings=c.msrresnet_settings,
+        options={"act_after_up": True},
     )
 
 
 def _srresnet(scale: int) -> NetworkInfo:
     return NetworkInfo(
         f"srresnet_x{scale}",
-        f"SRResNet x{scale} of CADyQ, 16 blocks of 64 features, BatchNorm, one shared PReLU slope",
+        f"SRResNet x{scale} of CADyQ, 16 blocks of 64 features, BatchNorm, one PReLU slope (or one per layer)",
         scale=scale,
         input_max=255.0,
         factory=partial(SrResNetShared, features=64, blocks=16, scale=scale),
-        origin="Cheeun/CADyQ",
+        origin="Cheeun/CADyQ" if scale != 3 else "your own training (CADyQ publishes x2 and x4)",
         layouts=(Layout("CADyQ", "sub_mean.weight", c.srresnet_cadyq),),
         settings=c.srresnet_settings,
     )
@@ -128,6 +136,7 @@ def _idn(kind: str, channels: int, scale: int, caffe: bool) -> NetworkInfo:
         channels=channels,
         layouts=c.idn_layouts(scale),
         options={"slice_first": caffe, "act_after_1x1": caffe, "torch_bicubic": not caffe},
+        scale_hidden=True,
     )
 
 
@@ -141,6 +150,7 @@ def _fsrcnn(scale: int) -> NetworkInfo:
         origin="yjn870/FSRCNN-pytorch",
         channels=1,
         layouts=(Layout("FSRCNN-pytorch", "last_part.weight", partial(c.fsrcnn_torch, scale)),),
+        scale_hidden=True,
     )
 
 
@@ -170,6 +180,41 @@ def _abpn(scale: int) -> NetworkInfo:
     )
 
 
+def _xlsr(scale: int) -> NetworkInfo:
+    return NetworkInfo(
+        f"xlsr_x{scale}",
+        f"XLSR x{scale}, grouped convolutions, clipped ReLU output",
+        scale=scale,
+        input_max=1.0,
+        factory=partial(Xlsr, scale=scale),
+        origin="your own training",
+    )
+
+
+def _rnet(scale: int) -> NetworkInfo:
+    return NetworkInfo(
+        f"rnet9_64_x{scale}",
+        f"RNet x{scale}, 9 plain residual blocks of 64 features, ReLU behind the addition",
+        scale=scale,
+        input_max=1.0,
+        factory=partial(RNet, scale=scale),
+        origin="nmhkahn/CARN-pytorch, RNet (MIT)" if scale == 4 else "your own training (RNet is published at x4)",
+        optional=_SHIFTS,
+    )
+
+
+def _srresnet8(scale: int) -> NetworkInfo:
+    return NetworkInfo(
+        f"srresnet8_bn_x{scale}",
+        f"SRResNet x{scale}, 8 blocks of 64 features, BatchNorm, PReLU slopes per channel (or one per layer)",
+        scale=scale,
+        input_max=1.0,
+        factory=partial(SrResNet, scale=scale),
+        origin="PyTorch tutorial weights as a state dict" if scale == 4 else "your own training (published at x4)",
+        settings=c.srresnet8_settings,
+    )
+
+
 _INFOS = (
     NetworkInfo(
         DEFAULT_NETWORK,
@@ -196,42 +241,20 @@ _INFOS = (
         factory=partial(EdsrMeanShift, features=64, blocks=8),
         origin="krasserm/wdsr (Apache-2.0) as a PyTorch state dict",
     ),
-    NetworkInfo(
-        "rnet9_64_x4",
-        "RNet x4, 9 plain residual blocks of 64 features, ReLU behind the addition",
-        scale=4,
-        input_max=1.0,
-        factory=RNet,
-        origin="nmhkahn/CARN-pytorch, RNet (MIT)",
-        optional=_SHIFTS,
-    ),
-    NetworkInfo(
-        "srresnet8_bn_x4",
-        "SRResNet x4, 8 blocks of 64 features, BatchNorm, PReLU slopes per channel",
-        scale=4,
-        input_max=1.0,
-        factory=SrResNet,
-        origin="PyTorch tutorial weights as a state dict",
-    ),
+    *(_rnet(s) for s in (2, 3, 4)),
+    *(_srresnet8(s) for s in (2, 3, 4)),
     *(_edsr(f"edsr_baseline_x{s}", "EDSR-baseline", 64, 16, s, 1.0) for s in (2, 3, 4)),
     *(_edsr(f"edsr_x{s}", "EDSR", 256, 32, s, 0.1) for s in (2, 3, 4)),
     *(_msrresnet(s) for s in (2, 3, 4)),
-    *(_srresnet(s) for s in (2, 4)),
+    *(_srresnet(s) for s in (2, 3, 4)),
     *(_carn(f"carn_x{s}", "CARN", s, 1) for s in (2, 3, 4)),
     *(_carn(f"carn_m_x{s}", "CARN-M", s, 4) for s in (2, 3, 4)),
     *(_idn("y", 1, s, caffe=True) for s in (2, 3, 4)),
     *(_idn("rgb", 3, s, caffe=False) for s in (2, 3, 4)),
     *(_fsrcnn(s) for s in (2, 3, 4)),
     *(_espcn(s) for s in (2, 3, 4)),
-    *(_abpn(s) for s in (3, 4)),
-    NetworkInfo(
-        "xlsr_x3",
-        "XLSR x3, grouped convolutions, clipped ReLU output",
-        scale=3,
-        input_max=1.0,
-        factory=partial(Xlsr, scale=3),
-        origin="your own training",
-    ),
+    *(_abpn(s) for s in (2, 3, 4)),
+    *(_xlsr(s) for s in (2, 3, 4)),
 )
 
 NETWORKS: dict[str, NetworkInfo] = {info.name: info for info in _INFOS}

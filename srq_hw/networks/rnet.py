@@ -51,19 +51,21 @@ class Block(nn.Module):
 
 
 class RNet(nn.Module):
-    """x4; convolutions of entry and blocks without bias; RGB 0..1."""
+    """Convolutions of entry and blocks without bias; RGB 0..1. The upsampler is named after its scale."""
 
-    def __init__(self, features: int = 64, blocks: int = 9) -> None:
+    def __init__(self, features: int = 64, blocks: int = 9, scale: int = 4) -> None:
         super().__init__()
         self.sub_mean = MeanShift(-1.0)
         self.entry = conv(3, features, bias=False)
         self.blocks = nn.Sequential(*(Block(features, bias=False) for _ in range(blocks)))
-        self.upsamplex4 = SubPixel(features, 4)
+        self.add_module(f"upsamplex{scale}", SubPixel(features, scale))
         self.exit = conv(features, 3)
         self.add_mean = MeanShift(1.0)
+        self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, 3, 4H, 4W)."""
+        """(N, 3, H, W) to (N, 3, scale*H, scale*W)."""
         h: Tensor = self.entry(self.sub_mean(x))
-        out: Tensor = self.add_mean(self.exit(self.upsamplex4(self.blocks(h) + h)))
+        upsample = self.get_submodule(f"upsamplex{self.scale}")
+        out: Tensor = self.add_mean(self.exit(upsample(self.blocks(h) + h)))
         return out

@@ -36,8 +36,8 @@ class SourceFile(BaseModel):
         if self.naming not in namings:
             raise ValueError(f"naming {self.naming!r}; {self.network} has {', '.join(namings)}")
         named = NAMED_DIGEST.search(self.file)
-        if named and named.group(1) != self.sha256:
-            raise ValueError(f"sha256 {self.sha256!r} is not the one in the name {self.file}")
+        if named and not self.sha256.startswith(named.group(1)):
+            raise ValueError(f"sha256 {self.sha256!r} does not begin as the name {self.file} says")
         if self.url and not self.url.endswith(f"/{self.file}"):
             raise ValueError(f"url {self.url} does not end in {self.file}")
         return self

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from srq_hw.errors import InputError
 from srq_hw.networks.checkpoint import exact_fits, load_into, read_state_dict, sha256_of
@@ -106,6 +106,22 @@ def test_integers_are_no_float_checkpoint(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "a.pth")
     with pytest.raises(InputError, match=r"1 tensors are not float \(up\.weight torch\.int8\)"):
         load_into(NETWORKS[DEFAULT_NETWORK].factory(), DEFAULT_NETWORK, tmp_path / "a.pth")
+
+
+class TwoNames(nn.Module):
+    """One parameter under two keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = self.b = nn.PReLU()
+
+
+def test_one_parameter_with_two_values(tmp_path: Path) -> None:
+    torch.save({"a.weight": torch.tensor([0.3]), "b.weight": torch.tensor([0.2])}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match=r"mine has one parameter where the file has several values \(a\.weight\)"):
+        load_into(TwoNames(), "mine", tmp_path / "a.pth")
+    torch.save({"a.weight": torch.tensor([0.3]), "b.weight": torch.tensor([0.3])}, tmp_path / "a.pth")
+    load_into(TwoNames(), "mine", tmp_path / "a.pth")
 
 
 def test_half_precision_is_widened(tmp_path: Path) -> None:

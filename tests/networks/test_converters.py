@@ -16,7 +16,7 @@ from srq_hw.networks.converters import renamed, widen
 from srq_hw.networks.edsr import EdsrOfficial
 from srq_hw.networks.msrresnet import MsrResNet
 from srq_hw.networks.registry import NETWORKS
-from srq_hw.networks.srresnet import SrResNetShared
+from srq_hw.networks.srresnet import SrResNet, SrResNetShared
 
 State = dict[str, Tensor]
 
@@ -97,6 +97,74 @@ def test_msrresnet_of_mmsr(tmp_path: Path) -> None:
     assert_holds(load("msrresnet_x4", theirs, tmp_path), state)
 
 
+def mmediting(state: State, *pairs: tuple[str, str]) -> State:
+    """Keys of a restorer's checkpoint: the network is its generator."""
+    return {f"generator.{key}": value for key, value in spelt(state, *pairs).items()}
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_msrresnet_of_mmediting_has_no_activation_behind_a_shuffle(tmp_path: Path, scale: int) -> None:
+    state = noise(MsrResNet(4, 2, scale))
+    theirs = mmediting(
+        state,
+        (r"body\.(\d+)\.", r"trunk_net.\1."),
+        (r"upconv(\d)\.", r"upsample\1.upsample_conv."),
+    )
+    torch.save({"meta": {"epoch": 1}, "state_dict": theirs}, tmp_path / "a.pth")
+    net = build_network(NETWORKS[f"msrresnet_x{scale}"], {}, tmp_path / "a.pth").double()
+    assert_holds(net.float(), state)
+    s = {key: value.double() for key, value in state.items()}
+    x = torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+
+    def conv(y: Tensor, key: str) -> Tensor:
+        return F.conv2d(y, s[f"{key}.weight"], s[f"{key}.bias"], padding=1)
+
+    y = F.leaky_relu(conv(x, "conv_first"), 0.1)
+    for block in range(2):
+        y = y + conv(F.relu(conv(y, f"body.{block}.conv1")), f"body.{block}.conv2")
+    for key in ("upconv1", "upconv2")[: 2 if scale == 4 else 1]:
+        y = F.pixel_shuffle(conv(y, key), 3 if scale == 3 else 2)
+    y = conv(F.leaky_relu(conv(y, "conv_hr"), 0.1), "conv_last")
+    y = y + F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(net.double()(x), y, rtol=1e-12, atol=1e-12)
+    asked = build_network(NETWORKS[f"msrresnet_x{scale}"], {"act_after_up": True}, tmp_path / "a.pth")
+    assert not torch.allclose(asked.double()(x), y)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_edsr_of_mmediting_works_on_0_to_1(tmp_path: Path, scale: int) -> None:
+    # multiples of 1/1024 under 1: times 255 they still fit into float32, so that nothing is rounded
+    state = {k: (v * 1024).round() / 1024 for k, v in noise(EdsrOfficial(4, 2, scale)).items() if "mean" not in k}
+    theirs = mmediting(
+        state,
+        (r"head\.0\.", "conv_first."),
+        (r"body\.(\d+)\.body\.0\.", r"body.\1.conv1."),
+        (r"body\.(\d+)\.body\.2\.", r"body.\1.conv2."),
+        (r"body\.2\.", "conv_after_body."),
+        (r"tail\.0\.0\.", "upsample.0.upsample_conv."),
+        (r"tail\.0\.2\.", "upsample.1.upsample_conv."),
+        (r"tail\.1\.", "conv_last."),
+    )
+    net = load(f"edsr_baseline_x{scale}", {"state_dict": theirs}, tmp_path).double()  # type: ignore[dict-item]
+    s = {key: value.double() for key, value in state.items()}
+    x = torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    mean = -net.get_submodule("sub_mean").bias.detach().reshape(1, 3, 1, 1) / 255  # type: ignore[operator, union-attr]
+    torch.testing.assert_close(mean.flatten(), torch.tensor([0.4488, 0.4371, 0.4040]).double(), rtol=1e-6, atol=0)
+
+    def conv(y: Tensor, key: str) -> Tensor:
+        return F.conv2d(y, s[f"{key}.weight"], s[f"{key}.bias"], padding=1)
+
+    h = conv(x - mean, "head.0")
+    y = h
+    for block in range(2):
+        y = y + conv(F.relu(conv(y, f"body.{block}.body.0")), f"body.{block}.body.2")
+    y = conv(y, "body.2") + h
+    for at in (0, 2)[: 2 if scale == 4 else 1]:
+        y = F.pixel_shuffle(conv(y, f"tail.0.{at}"), 3 if scale == 3 else 2)
+    y = conv(y, "tail.1") + mean
+    torch.testing.assert_close(net(x * 255) / 255, y, rtol=1e-12, atol=1e-12)
+
+
 def shared_srresnet() -> State:
     state = noise(SrResNetShared(4, 2, 2))
     for key in state:
@@ -119,11 +187,34 @@ def test_batch_counters_may_be_absent(tmp_path: Path) -> None:
     assert torch.equal(net.state_dict()["body.0.bn1.running_var"], state["body.0.bn1.running_var"])
 
 
-def test_one_slope_with_two_values_is_refused(tmp_path: Path) -> None:
+def test_slopes_that_differ_are_one_per_layer(tmp_path: Path) -> None:
     state = shared_srresnet()
+    shared = load("srresnet_x2", state, tmp_path)
     state["body.1.act.weight"] = torch.tensor([0.3])
-    with pytest.raises(InputError, match=r"srresnet_x2 has one parameter where the file has several values \(head\.1"):
-        load("srresnet_x2", state, tmp_path)
+    net = load("srresnet_x2", state, tmp_path)
+    assert_holds(net, state)
+    assert len({id(m) for m in shared.modules() if isinstance(m, nn.PReLU)}) == 2  # and one behind the shuffle
+    assert len({id(m) for m in net.modules() if isinstance(m, nn.PReLU)}) == 4
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("per_layer", [True, False])
+def test_the_slopes_of_an_srresnet_are_the_files(tmp_path: Path, scale: int, per_layer: bool) -> None:
+    theirs = SrResNet(6, 3, scale, per_layer)
+    state = {k: torch.tensor(3) if k.endswith("tracked") else v for k, v in noise(theirs).items()}
+    state = {k: v.abs() + 0.5 if k.endswith("running_var") else v for k, v in state.items()}
+    assert state["body.2.a.weight"].shape == (1 if per_layer else 6,)
+    net = load(f"srresnet8_bn_x{scale}", state, tmp_path)
+    assert_holds(net, state)
+    theirs.load_state_dict(state)
+    x = torch.rand(1, 3, 6, 5, generator=torch.Generator().manual_seed(9))
+    assert torch.equal(net.eval()(x), theirs.eval()(x))
+
+
+def test_slopes_of_two_kinds_are_refused(tmp_path: Path) -> None:
+    state = {**SrResNet(6, 3, 4, per_layer=True).state_dict(), "body.1.a.weight": torch.zeros(6)}
+    with pytest.raises(InputError, match=r"1 wrong shapes \(body\.1\.a\.weight \(6,\) instead of \(1,\)"):
+        load("srresnet8_bn_x4", state, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["carn", "carn_m"])
@@ -226,7 +317,10 @@ def test_fsrcnn_and_espcn_of_pytorch(tmp_path: Path) -> None:
     assert isinstance(load("espcn_x2", theirs, tmp_path, {"act": "relu"}).act1, nn.ReLU)
 
 
-@pytest.mark.parametrize("name", ["rnet9_64_x4", "srresnet8_bn_x4", "abpn_x3", "xlsr_x3", "idn_y_x2", "carn_m_x2"])
+SMALL = ("rnet9", "srresnet8", "abpn", "xlsr", "idn_y", "carn_m")
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.startswith(SMALL)])
 def test_what_we_save_we_read(tmp_path: Path, name: str) -> None:
     state = noise(NETWORKS[name].factory())
     if name.startswith("srresnet"):

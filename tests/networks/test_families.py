@@ -26,7 +26,11 @@ PARAMETERS = {
     "srq_edsr4_24_x2": 50_148,
     "edsr_mlperf_f32b5_x2": 106_092,
     "edsr8_64_x2": 779_011,
+    "rnet9_64_x2": 962_459 - 147_712,  # one stage to 256 channels less
+    "rnet9_64_x3": 962_459 - 2 * 147_712 + 332_352,
     "rnet9_64_x4": 962_459,
+    "srresnet8_bn_x2": 957_251 - 147_712 - 64,
+    "srresnet8_bn_x3": 957_251 - 2 * 147_712 - 64 + 332_352,
     "srresnet8_bn_x4": 957_251,
     "edsr_baseline_x2": 1_369_859 + 24,
     "edsr_baseline_x3": 1_554_499 + 24,
@@ -38,6 +42,7 @@ PARAMETERS = {
     "msrresnet_x3": 1_554_499,
     "msrresnet_x4": 1_517_571,
     "srresnet_x2": 1_399_298,
+    "srresnet_x3": 1_399_298 - 147_456 + 331_776,
     "srresnet_x4": 1_546_755,
     "carn_x2": 964_163 + 24,
     "carn_x3": 1_148_803 + 24,
@@ -51,9 +56,12 @@ PARAMETERS = {
     "espcn_x2": 21_284,
     "espcn_x3": 22_729,
     "espcn_x4": 24_752,
+    "abpn_x2": 33_464,
     "abpn_x3": 42_539,
     "abpn_x4": 62_048,
+    "xlsr_x2": 17_612,
     "xlsr_x3": 21_947,
+    "xlsr_x4": 28_016,
 }
 
 LEAVES = {
@@ -153,61 +161,71 @@ def check(
     torch.testing.assert_close(net(x), expected, rtol=1e-10, atol=1e-10 * white)
 
 
+@pytest.mark.parametrize("act_after_up", [True, False])
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_msrresnet(scale: int) -> None:
+def test_msrresnet(scale: int, act_after_up: bool) -> None:
     def formula(c: Calculator, x: Tensor) -> Tensor:
         y = leaky(c.conv(x, "conv_first"), 0.1)
         for i in range(2):
             y = y + c.conv(c.conv(y, f"body.{i}.conv1").clamp(min=0), f"body.{i}.conv2")
         for key in ("upconv1", "upconv2")[: 2 if scale == 4 else 1]:
-            y = leaky(F.pixel_shuffle(c.conv(y, key), 3 if scale == 3 else 2), 0.1)
+            y = F.pixel_shuffle(c.conv(y, key), 3 if scale == 3 else 2)
+            y = leaky(y, 0.1) if act_after_up else y
         y = c.conv(leaky(c.conv(y, "conv_hr"), 0.1), "conv_last")
         return y + F.interpolate(x, size=(7 * scale, 6 * scale), mode="bilinear", align_corners=False)
 
-    check(MsrResNet(4, 2, scale), formula)
+    check(MsrResNet(4, 2, scale, act_after_up), formula)
 
 
-@pytest.mark.parametrize("scale", [2, 4])
-def test_shared_srresnet(scale: int) -> None:
+@pytest.mark.parametrize(("scale", "per_layer"), [(2, False), (3, True), (4, False), (4, True)])
+def test_shared_srresnet(scale: int, per_layer: bool) -> None:
     def formula(c: Calculator, x: Tensor) -> Tensor:
         h = c.prelu(c.conv(x, "head.0"), "head.1")
         y = h
         for i in range(2):
-            z = c.prelu(c.norm(c.conv(y, f"body.{i}.conv1"), f"body.{i}.bn1"), "head.1")
+            slope = f"body.{i}.act" if per_layer else "head.1"
+            z = c.prelu(c.norm(c.conv(y, f"body.{i}.conv1"), f"body.{i}.bn1"), slope)
             y = y + c.norm(c.conv(z, f"body.{i}.conv2"), f"body.{i}.bn2")
         y = c.norm(c.conv(y, "body.2"), "body.3") + h
         for at in range(0, 6 if scale == 4 else 3, 3):
-            y = c.prelu(F.pixel_shuffle(c.conv(y, f"tail.0.{at}"), 2), f"tail.0.{at + 2}")
+            y = c.prelu(F.pixel_shuffle(c.conv(y, f"tail.0.{at}"), 3 if scale == 3 else 2), f"tail.0.{at + 2}")
         return c.conv(y, "tail.1")
 
-    check(SrResNetShared(4, 2, scale), formula)
+    net = SrResNetShared(4, 2, scale, per_layer)
+    check(net, formula)
+    slopes = {float(net.state_dict()[key]) for key in ("head.1.weight", "body.0.act.weight", "body.1.act.weight")}
+    assert len(slopes) == (3 if per_layer else 1)
 
 
-def test_srresnet_with_a_slope_per_channel() -> None:
+@pytest.mark.parametrize(("scale", "per_layer"), [(2, True), (3, False), (4, False), (4, True)])
+def test_srresnet_with_slopes_at_every_place(scale: int, per_layer: bool) -> None:
     def formula(c: Calculator, x: Tensor) -> Tensor:
         h = c.prelu(c.conv(x, "head"), "ha")
         z = c.prelu(c.norm(c.conv(h, "body.0.c1"), "body.0.b1"), "body.0.a")
         y = h + c.norm(c.conv(z, "body.0.c2"), "body.0.b2")
         y = c.norm(c.conv(y, "tail"), "tb") + h
-        for i in ("1", "2"):
-            y = c.prelu(F.pixel_shuffle(c.conv(y, f"up{i}"), 2), f"a{i}")
+        for i in ("1", "2")[: 2 if scale == 4 else 1]:
+            y = c.prelu(F.pixel_shuffle(c.conv(y, f"up{i}"), 3 if scale == 3 else 2), f"a{i}")
         return c.conv(y, "last") * 0.5 + 0.5
 
-    check(SrResNet(4, 1), formula)
+    net = SrResNet(4, 1, scale, per_layer)
+    assert net.state_dict()["body.0.a.weight"].shape == (1 if per_layer else 4,)
+    check(net, formula)
 
 
-def test_rnet() -> None:
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_rnet(scale: int) -> None:
     def formula(c: Calculator, x: Tensor) -> Tensor:
         h = c.conv(c.conv(x, "sub_mean.shifter"), "entry")
         y = h
         for i in range(2):
             y = (y + c.conv(c.conv(y, f"blocks.{i}.body.0").clamp(min=0), f"blocks.{i}.body.2")).clamp(min=0)
         y = y + h
-        for at in (0, 3):
-            y = F.pixel_shuffle(c.conv(y, f"upsamplex4.body.{at}").clamp(min=0), 2)
+        for at in (0, 3)[: 2 if scale == 4 else 1]:
+            y = F.pixel_shuffle(c.conv(y, f"upsamplex{scale}.body.{at}").clamp(min=0), 3 if scale == 3 else 2)
         return c.conv(c.conv(y, "exit"), "add_mean.shifter")
 
-    check(RNet(4, 2), formula)
+    check(RNet(4, 2, scale), formula)
 
 
 @pytest.mark.parametrize(("scale", "groups"), [(2, 1), (3, 1), (4, 1), (4, 2)])
@@ -281,7 +299,7 @@ def test_espcn(act: str) -> None:
         Espcn(3, "gelu")
 
 
-@pytest.mark.parametrize("scale", [3, 4])
+@pytest.mark.parametrize("scale", [2, 3, 4])
 def test_abpn_adds_the_repeated_image(scale: int) -> None:
     def formula(c: Calculator, x: Tensor) -> Tensor:
         y = x
@@ -293,12 +311,13 @@ def test_abpn_adds_the_repeated_image(scale: int) -> None:
     check(Abpn(scale), formula, white=255.0)
 
 
-def test_xlsr_is_clipped() -> None:
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_xlsr_is_clipped(scale: int) -> None:
     def formula(c: Calculator, x: Tensor) -> Tensor:
         y = c.conv(c.conv(x, "head.0").clamp(min=0), "head.2")
         for i in range(3):
             y = c.conv(c.conv(y, f"body.{i}.spatial", 4).clamp(min=0), f"body.{i}.mix")
         y = c.conv(torch.cat([y, c.conv(x, "residual")], 1), "fuse").clamp(min=0)
-        return F.pixel_shuffle(c.conv(y, "last"), 3).clamp(0, 1)
+        return F.pixel_shuffle(c.conv(y, "last"), scale).clamp(0, 1)
 
-    check(Xlsr(3), formula)
+    check(Xlsr(scale), formula)

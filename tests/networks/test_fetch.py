@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ import torch
 
 from srq_hw.cli import run
 from srq_hw.errors import InputError, RunError
+from srq_hw.networks.checkpoint import CHECKPOINT_SUFFIXES
 from srq_hw.networks.edsr import EdsrOfficial
 from srq_hw.networks.fetch import cache_folder, fetch, fetched_file
 from srq_hw.networks.loading import load_network
@@ -63,6 +65,7 @@ def server() -> Iterator[str]:
         "wrong-0123abcd.pt": content,
         "other.pth": other.getvalue(),
         "noise.pth": b"not a checkpoint",
+        "EDSR-3ba7b086.pth": content,
     }
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
@@ -193,9 +196,39 @@ def test_cache_folder(platform: str, environ: dict[str, str], folder: str) -> No
 
 def test_the_table_of_sources() -> None:
     assert source_of(NETWORK).url == "https://cv.snu.ac.kr/research/EDSR/models/edsr_baseline_x2-1bc95232.pt"
-    assert source_of("edsr_x4").digests == ("4f62e9ef", "76ee1c8f")
+    assert [digest[:8] for digest in source_of("edsr_x4").digests] == ["4f62e9ef", "76ee1c8f"]
     assert source_of("carn_x2").url is None
-    assert {item.network for item in published_files()} <= NETWORKS.keys()
+    assert str(source_of("msrresnet_x4").url).startswith("https://download.openmmlab.com/")
+    names = [item.file for item in published_files()]
+    assert len(names) == len(set(names))
+    digests = [item.sha256[:8] for item in published_files()]
+    assert len(digests) == len(set(digests))
+    urls = [item.url for item in published_files() if item.url]
+    assert len(urls) == len(set(urls))
+
+
+@pytest.mark.parametrize("item", published_files(), ids=lambda item: item.file)
+def test_every_published_file(item: SourceFile) -> None:
+    info = NETWORKS[item.network]
+    assert item.naming in {"official", *(layout.name for layout in info.layouts)}
+    assert re.fullmatch(r"[0-9a-f]{8,64}", item.sha256)
+    stem = Path(item.file).stem
+    assert f"x{info.scale}" in stem.lower()
+    if "-" in stem:
+        assert item.sha256.startswith(stem.rsplit("-", 1)[-1])
+    assert Path(item.file).suffix in CHECKPOINT_SUFFIXES
+    if item.url:
+        assert item.url.rsplit("/", 1)[-1] == item.file
+        assert item.sha256 in source_of(item.network).digests
+
+
+def test_where_a_whole_digest_is_known_all_of_it_counts(server: str, own_cache: Path) -> None:
+    known = source_of("edsr_baseline_x2").digests
+    whole = next(digest for digest in known if digest.startswith("3ba7b086"))
+    assert len(whole) == 64
+    with pytest.raises(RunError, match=rf"wanted {whole}; "):
+        fetch(NETWORK, url=f"{server}/EDSR-3ba7b086.pth")
+    assert not list(own_cache.glob("*"))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +236,7 @@ def test_the_table_of_sources() -> None:
     [
         ({"network": "edsr_x9"}, "network 'edsr_x9' is not known"),
         ({"naming": "Caffe"}, "edsr_x2 has official, BasicSR"),
-        ({"sha256": "0edfb8a4"}, "is not the one in the name"),
+        ({"sha256": "0edfb8a4"}, "does not begin as the name"),
         ({"url": "https://a/b.pt"}, "does not end in"),
         ({"url": "ftp://a/edsr_x2-0edfb8a3.pt"}, "url"),
     ],
