@@ -89,10 +89,12 @@ def train(
             if progress:
                 progress(index + 1, schedule.epochs * schedule.iterations)
         workers.require_same(student.learned.values())
+        mean = torch.tensor([loss / schedule.iterations], dtype=torch.float64, device=workers.device)
+        workers.average([mean])
         learned = _on_cpu(student.tensors())
         kept = _on_cpu(average) or learned
         score = _score(student, kept, workers, validate)
-        row = _row(epoch + 1, loss / schedule.iterations, time.perf_counter() - started, score)
+        row = _row(epoch + 1, float(mean), time.perf_counter() - started, score)
         best = kept if _is_best(state, row) else state.best
         log = [*state.log, row]
         state = replace(state, epoch=epoch + 1, learned=learned, average=_on_cpu(average), best=best, log=log)

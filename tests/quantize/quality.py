@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -15,7 +16,7 @@ from srq_hw.evaluate.demo import demo_calibration_images, demo_images
 from srq_hw.evaluate.resize import downscale
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.networks.loading import load_network
-from srq_hw.normalform.normal import evaluate
+from srq_hw.normalform.normal import NormalNet, evaluate
 from srq_hw.normalform.trace import normalize
 from srq_hw.quantize.calibrate import Image, calibrate
 from srq_hw.quantize.calibration import Calibration
@@ -51,31 +52,32 @@ def small(name: str, **sections: object) -> Recipe:
     return Recipe.model_validate(data | {"patches": {"count": 16, "size": 48, "seed": 0}} | sections)
 
 
-@cache
-def float_outputs() -> tuple[np.ndarray, ...]:
-    plan, _ = embedded()
+def outputs_of(net: NormalNet) -> tuple[np.ndarray, ...]:
+    """What a float network makes of the pictures: float32 grey levels (H, W, 3), 0 to 255."""
     found = []
     for picture in pictures():
-        x = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] * plan.net.grey_level
+        x = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] * net.grey_level
         with torch.no_grad():
-            output = evaluate(plan.net, x)[0].permute(1, 2, 0).numpy() / plan.net.grey_level
+            output = evaluate(net, x)[0].permute(1, 2, 0).numpy() / net.grey_level
         found.append(np.clip(output, 0, 255))
     return tuple(found)
 
 
-def decibels(plan: QuantPlan, calibration: Calibration, aim: Target) -> float:
-    """Mean PSNR of the integer outputs against the float network's, dB."""
+@cache
+def float_outputs() -> tuple[np.ndarray, ...]:
+    return outputs_of(embedded()[0].net)
+
+
+def decibels(
+    plan: QuantPlan, calibration: Calibration, aim: Target, wanted: Sequence[np.ndarray] | None = None
+) -> float:
+    """Mean PSNR of the integer outputs against the float network's, dB. wanted: another network's outputs."""
     program = compile_graph(to_intgraph(freeze(plan, calibration, aim)))
     errors = [
-        np.square(program.run(picture)[0].astype(np.float64) - wanted).mean()
-        for picture, wanted in zip(pictures(), float_outputs(), strict=True)
+        np.square(program.run(picture)[0].astype(np.float64) - output).mean()
+        for picture, output in zip(pictures(), float_outputs() if wanted is None else wanted, strict=True)
     ]
     return float(np.mean([10 * np.log10(255**2 / error) for error in errors]))
-
-
-@cache
-def minmax_decibels(pow2: bool = False) -> float:
-    return recipe_decibels(small("minmax"), pow2)
 
 
 def recipe_decibels(recipe: Recipe, pow2: bool = False, bits: int = 4) -> float:

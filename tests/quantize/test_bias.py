@@ -1,4 +1,4 @@
-"""Bias correction: the means of every pre-activation come back, and the integer output is nearer to the float one."""
+"""Bias correction: the means of every pre-activation come back. What it gains: test_beats_minmax.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from srq_hw.quantize.freeze import quant_net
 from srq_hw.quantize.plan import QuantPlan, make_plan
 from srq_hw.target import Target
 from tests.quantize.nets import NETS, image, network, recipe, target
-from tests.quantize.quality import calibration_images, decibels, embedded, small
 
 
 def mean_errors(plan: QuantPlan, calibration, aim: Target, patches: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -78,12 +77,3 @@ def test_a_bias_that_would_not_fit_stays() -> None:
     biases = correct_bias(plan, calibration, aim, [image(1)])
     assert torch.equal(biases["c1"], plan.layer("c1").bias)
     assert not torch.equal(biases["head"], plan.layer("head").bias)
-
-
-def test_four_bits_gain_in_the_integer_output() -> None:
-    plan, aim = embedded()
-    rule = small("minmax")
-    calibration = calibrate(plan, aim, rule, calibration_images())
-    patches = [picture[:48, :48] for picture in calibration_images()]
-    corrected = with_biases(plan, correct_bias(plan, calibration, aim, patches))
-    assert decibels(corrected, calibration, aim) > decibels(plan, calibration, aim) + 0.3

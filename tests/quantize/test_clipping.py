@@ -29,7 +29,6 @@ from srq_hw.quantize.plan import make_plan
 from srq_hw.quantize.recipe import load_recipe
 from srq_hw.resources import data_names
 from tests.quantize.nets import NETS, Forward, conv, image, network, recipe, target
-from tests.quantize.quality import minmax_decibels, recipe_decibels, small
 
 OPTIONS: dict[str, dict[str, float]] = {
     "minmax": {},
@@ -396,18 +395,3 @@ def test_options_that_do_not_fit(tmp_path: Path, activations: str, weights: str,
     )
     with pytest.raises(InputError, match=message):
         load_recipe(str(path))
-
-
-@pytest.mark.parametrize(
-    ("name", "pow2"),
-    [
-        ("moving-average", False),
-        ("percentile", False),
-        ("mse", False),
-        ("entropy", True),  # with a multiplier it clips the skip harder than the image likes; docs/calibration.md
-        ("dbdc", False),
-        ("dbdc-released", False),
-    ],
-)
-def test_four_bits_beat_minmax_in_the_integer_output(name: str, pow2: bool) -> None:
-    assert recipe_decibels(small(name), pow2) > minmax_decibels(pow2) + 0.15

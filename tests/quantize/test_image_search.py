@@ -23,7 +23,6 @@ from srq_hw.quantize.stepwise import Stepwise, batches
 from srq_hw.simulate import reference
 from srq_hw.target import Target
 from tests.quantize.nets import NETS, Forward, conv, image, network, pow2_target, recipe, target
-from tests.quantize.quality import calibration_images, decibels, embedded, minmax_decibels, small
 
 PATCHES = [image(seed) for seed in (1, 2, 3)]
 TARGETS = {
@@ -168,14 +167,3 @@ def test_running_in_parts_is_running_at_once(name: str) -> None:
         assert set(values) == kept
         with torch.no_grad():
             assert all(torch.equal(part, net(images[i])) for i, part in enumerate(parts))
-
-
-@pytest.mark.parametrize(("base", "pow2"), [("psnr", False), ("mse", True)])
-def test_four_bits_beat_minmax_and_their_start_in_the_integer_output(base: str, pow2: bool) -> None:
-    plan, aim = embedded(pow2)
-    rule = small(base).model_copy(update={"search": None})
-    before = calibrate(plan, aim, rule, calibration_images())
-    patches = [picture[:48, :48] for picture in calibration_images()]
-    after = refine(plan, before, aim, patches, ImageSearch(sweeps=1, weights=pow2))
-    assert decibels(plan, after, aim) > decibels(plan, before, aim) + 0.5
-    assert decibels(plan, after, aim) > minmax_decibels(pow2) + 2.0

@@ -56,10 +56,8 @@ def quality(name: str, iterations: int = 0, features: float = 5.0, detach: bool 
     return decibels(made.plan, made.calibration, GENERIC)
 
 
-def test_srq_beats_its_start_and_minmax() -> None:
-    start, after = quality("srq"), quality("srq", 50, features=0.0)
-    assert after > start + 1.0
-    assert start > quality("minmax") + 3.0
+def test_srq_beats_its_start() -> None:
+    assert quality("srq", 50, features=0.0) > quality("srq") + 1.0
 
 
 def test_pac_beats_dbdc_with_and_without_the_features_gradient() -> None:

@@ -25,7 +25,6 @@ from srq_hw.quantize.weight_search import (
     weight_steps,
 )
 from tests.quantize.nets import NETS, Forward, conv, image, network, pow2_target, recipe, target
-from tests.quantize.quality import minmax_decibels, recipe_decibels, small
 
 METHODS = {
     "minmax": WeightMethod(method="minmax"),
@@ -182,16 +181,3 @@ def test_joint_search_is_legal_and_repeatable(name: str, pow2: bool) -> None:
     for steps in found.weights.values():
         assert (steps > 0).all() and (not pow2 or len(set(np.log2(steps))) == 1)
     assert any(not np.array_equal(found.weights[conv], plain.weights[conv]) for conv in found.weights)
-
-
-@pytest.mark.parametrize(
-    "weights",
-    [
-        {"method": "percentile", "percent": 99.0},
-        {"method": "mse"},
-        {"method": "mse", "activation_weighted": True},
-        {"method": "joint"},
-    ],
-)
-def test_four_bits_beat_minmax_in_the_integer_output(weights: dict[str, object]) -> None:
-    assert recipe_decibels(small("minmax", weights=weights)) > minmax_decibels() + 0.4
