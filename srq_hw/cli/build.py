@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from srq_hw.cli.console import console, interruptible, see_own_modules
+from srq_hw.cli.console import console, interruptible, see_own_modules, warn
 from srq_hw.cli.options import (
     BitsOption,
     CalibImagesOption,
@@ -126,7 +126,7 @@ def build(
         finn_sim=finn_sim,
     )
     with interruptible(), BuildProgress() as watcher:
-        report = run_build(options, watcher)
+        report = run_build(options, watcher, warn)
     if report is None:
         if as_json:
             typer.echo(json.dumps({"stopped_after": stop_after, "out": str(out)}))

@@ -40,10 +40,20 @@ def evaluate(
     calib_images: CalibImagesOption = None,
     quantized: QuantizedOption = None,
     float_only: Annotated[bool, typer.Option("--float", help="Only the float network.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for evaluate.md, evaluate.csv and evaluate.json.",
+            show_default="none is written",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """PSNR and SSIM on Y of the float network and of the integer pipeline over a folder of images."""
-    from srq_hw.pipeline.scoring import evaluate_model
+    from srq_hw.compare.single import evaluate_model
+    from srq_hw.compare.table import print_row
     from srq_hw.progress import bar
     from srq_hw.show import print_quality
 
@@ -63,17 +73,21 @@ def evaluate(
         sums=sums,
     )
     with interruptible(), bar("evaluate") as progress:
-        result = evaluate_model(options, data, float_only, progress)
+        result = evaluate_model(options, data, float_only, progress, warn, out)
     if as_json:
         typer.echo(json.dumps(result))
     else:
         print_quality(result, console())
+        print_row(result, out, console())
 
 
 def compare(
     networks: Annotated[
         str,
-        typer.Option("--networks", help="Names or pkg.module:factory, divided by commas; all: whatever has weights."),
+        typer.Option(
+            "--networks",
+            help="Names, pkg.module:factory or .qonnx files, divided by commas; all: whatever has weights.",
+        ),
     ],
     data: Annotated[Path, typer.Option("--data", help="Folder of the image folders.")] = Path(),
     weights_dir: Annotated[
@@ -206,6 +220,8 @@ def search_bits(
     """Which layer gets how many bits under a budget: a search, its Pareto front, and a recipe for `build`."""
     from srq_hw.mixed.output import print_result
     from srq_hw.mixed.run import BitsOptions, run_search
+    from srq_hw.pipeline.notes import session_notes
+    from srq_hw.pipeline.session import Session
     from srq_hw.progress import stages
 
     see_own_modules(model)
@@ -227,6 +243,8 @@ def search_bits(
         test_images=test_images,
         front=front,
     )
+    for text in session_notes(Session(options.build)):
+        warn(text)
     with interruptible(), stages("search-bits") as watch:
         data, result = run_search(options, watch)
     if as_json:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from srq_hw.cli.console import console, interruptible, see_own_modules
+from srq_hw.cli.console import console, interruptible, see_own_modules, warn
 from srq_hw.cli.options import (
     BitsOption,
     EdgesOption,
@@ -126,7 +126,7 @@ def qat(
         resume=resume,
     )
     with interruptible(), bar("qat") as progress:
-        found = run_qat(options, progress)
+        found = run_qat(options, progress, warn)
     if found is None:
         return  # another process of torchrun tells
     if as_json:

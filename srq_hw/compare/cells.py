@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
+from srq_hw.compare.files import is_file, read_quantized_file
 from srq_hw.compare.options import EDGE_BITS, CompareOptions, Widths
 from srq_hw.compare.sets import CalibrationSet, ImageSet
 from srq_hw.compare.store import source_sha256
+from srq_hw.compare.table import FILE_METHOD
 from srq_hw.errors import InputError, SrqError
 from srq_hw.networks.checkpoint import CHECKPOINT_SUFFIXES
 from srq_hw.networks.fetch import fetched_file
@@ -31,7 +33,10 @@ ALL_NETWORKS = "all"
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """A float network of the grid. sha256: of its weights, its structure and its normal form; source: of the code."""
+    """A float network of the grid, or a QONNX file (widths: the file's own, else None).
+
+    sha256: of its weights, its structure and its normal form, or of the file; source: of the code.
+    """
 
     spec: str
     weights: Path | None
@@ -39,6 +44,12 @@ class NetworkEntry:
     channels: int
     sha256: str
     source: str
+    widths: Widths | None = None
+
+    @property
+    def is_file(self) -> bool:
+        """Quantized already: one row, no float figures."""
+        return self.widths is not None
 
 
 @dataclass(frozen=True)
@@ -51,18 +62,24 @@ class Method:
 
 @dataclass(frozen=True)
 class Cell:
-    """Network x method x widths; recipe: the method's, with the policy that --edges and --sums ask for."""
+    """Network x method x widths; recipe: the method's, with the policy that --edges and --sums ask for.
+
+    recipe and calibration are None in the one cell of a QONNX file.
+    """
 
     network: NetworkEntry
     method: str
     widths: Widths
-    recipe: Recipe
+    recipe: Recipe | None
     target: Target
-    calibration: CalibrationSet
+    calibration: CalibrationSet | None
 
     @property
     def program_key(self) -> str:
         """Hash of what the integer program depends on."""
+        if self.recipe is None or self.calibration is None:
+            file = {"source": self.network.source, "network": self.network.sha256, "target": self.target.sha256}
+            return sha256_json(file)
         recipe = self.recipe.model_dump(mode="json")
         return sha256_json(
             {
@@ -92,8 +109,8 @@ def float_key(network: NetworkEntry, images: ImageSet) -> str:
 # --- networks -----------------------------------------------------------------------------------------------------
 
 
-def find_networks(options: CompareOptions) -> tuple[NetworkEntry, ...]:
-    """Load every network once. InputError for an unknown name, missing or wrong weights, two of one name."""
+def find_networks(options: CompareOptions, target: Target) -> tuple[NetworkEntry, ...]:
+    """Load every network once. InputError for an unknown name, missing or wrong weights, a file that cannot run."""
     specs = options.networks
     if ALL_NETWORKS in specs:
         here = [name for name in NETWORKS if _in_folder(name, options.weights_dir) is not None]
@@ -102,7 +119,12 @@ def find_networks(options: CompareOptions) -> tuple[NetworkEntry, ...]:
                 f"--networks all: {options.weights_dir or 'no --weights-dir'} holds no known network's file"
             )
         specs = tuple(dict.fromkeys(name for spec in specs for name in (here if spec == ALL_NETWORKS else [spec])))
-    return tuple(_entry(spec, options.weights_dir) for spec in specs)
+    return tuple(_file_entry(spec, target) if is_file(spec) else _entry(spec, options.weights_dir) for spec in specs)
+
+
+def _file_entry(spec: str, target: Target) -> NetworkEntry:
+    found = read_quantized_file(spec, target)
+    return NetworkEntry(spec, None, found.graph.upscale, found.channels, found.sha256, source_sha256(), found.widths)
 
 
 def _entry(spec: str, folder: Path | None) -> NetworkEntry:
@@ -190,7 +212,7 @@ def with_policy(recipe: Recipe, widths: Widths, options: CompareOptions) -> Reci
 
 
 def check_widths(widths: tuple[Widths, ...], target: Target) -> None:
-    """InputError for a width that the target does not have."""
+    """InputError for a width of --bits that the target does not have."""
     rules = target.integer
     for item in widths:
         for what, bits, range_ in (
@@ -203,17 +225,39 @@ def check_widths(widths: tuple[Widths, ...], target: Target) -> None:
                 )
 
 
+def check_policy(options: CompareOptions, target: Target) -> None:
+    """InputError for a width of --edges, --tail or --sums that the target does not have, where it would count."""
+    rules = target.integer
+    narrow = min(min(item.weights, item.activations) for item in options.widths)
+    for option, bits in (("--edges", options.edges), ("--tail", options.tail)):
+        for what, range_ in (("weights", rules.weights.bits), ("activations", rules.activations.bits)):
+            if isinstance(bits, int) and bits > narrow and not range_.min <= bits <= range_.max:
+                raise InputError(
+                    f"{option} {bits}: {bits} bits for {what}; target {target.name} allows {range_.min} to {range_.max}"
+                )
+    least, most = rules.activations.bits.min, rules.sums_bits_max
+    if isinstance(options.sums, int) and not least <= options.sums <= most:
+        raise InputError(
+            f"--sums {options.sums}: target {target.name} allows {least} to {most} bits in sums; leave it out, or "
+            "use none"
+        )
+
+
 def make_cells(
     options: CompareOptions,
     networks: tuple[NetworkEntry, ...],
     methods: tuple[Method, ...],
     target: Target,
-    calibration: CalibrationSet,
+    calibration: CalibrationSet | None,
 ) -> tuple[Cell, ...]:
-    """The whole grid: by network, then widths, then method."""
-    return tuple(
-        Cell(network, method.name, widths, with_policy(method.recipe, widths, options), target, calibration)
-        for network in networks
-        for widths in options.widths
-        for method in methods
-    )
+    """The whole grid: by network, then widths, then method; a QONNX file has one cell."""
+    found = []
+    for network in networks:
+        if network.widths is not None:
+            found.append(Cell(network, FILE_METHOD, network.widths, None, target, None))
+            continue
+        for widths in options.widths:
+            for method in methods:
+                recipe = with_policy(method.recipe, widths, options)
+                found.append(Cell(network, method.name, widths, recipe, target, calibration))
+    return tuple(found)

@@ -57,20 +57,23 @@ def drawn(out: Path, key: str) -> dict[str, Any] | None:
 def draw(network: NetworkEntry, cells: Sequence[Cell], sets: Sequence[ImageSet], out: Path) -> None:
     """Draw the figures of a network's finished cells into figures/ and record them."""
     base = f"{FOLDER}/{re.sub(r'[^A-Za-z0-9._+-]', '_', network.spec)}"
-    panels: dict[str, dict[str, Any]] = {}
-    for cell in cells:
-        panels.setdefault(str(cell.widths), {})[cell.method] = _there(out, read_program(out, cell))
-    svg, png = clipping_figure(f"{network.spec}, activations", panels)
-    files = {f"{base}-clipping.svg": svg, f"{base}-clipping.png": png}
+    files: dict[str, bytes] = {}
+    if not network.is_file:  # of whose ranges nothing is known
+        panels: dict[str, dict[str, Any]] = {}
+        for cell in cells:
+            panels.setdefault(str(cell.widths), {})[cell.method] = _there(out, read_program(out, cell))
+        svg, png = clipping_figure(f"{network.spec}, activations", panels)
+        files = {f"{base}-clipping.svg": svg, f"{base}-clipping.png": png}
     for place, data in files.items():
         write_bytes(out / place, data)
     crops = f"{base}-crops.png"
+    (out / crops).parent.mkdir(parents=True, exist_ok=True)
     chosen = _draw_crops(network, cells, sets, out, out / crops)
     places = [*files, crops]
     record = {
         "network": network.spec,
         "files": {place: sha256_file(out / place) for place in places},
-        "figures": {"clipping": f"{base}-clipping.svg", "crops": crops},
+        "figures": {"crops": crops} if network.is_file else {"clipping": f"{base}-clipping.svg", "crops": crops},
         "crops": chosen,
     }
     write_record(out, FOLDER, figures_key(network, cells, sets), record)
@@ -116,14 +119,16 @@ def _draw_crops(
     widths, name, index = most_different(scores) or (str(cells[0].widths), sets[0].name, 0)
     images = next(item for item in sets if item.name == name)
     pair = one_pair(images, index, network.scale)
-    net, normal = network_of(network)
     view = network_view(pair.lr, network.channels)
-    results = {"bicubic": upscale(pair.lr, network.scale), "float": run_tiled(net, normal, view)}
+    results = {"bicubic": upscale(pair.lr, network.scale)}
+    if not network.is_file:
+        results["float"] = run_tiled(*network_of(network), view)
     for cell in cells:
         if str(cell.widths) == widths:
             graph = IntGraph.load(graph_path(out, cell.program_key))
             results[cell.method] = as_image(compile_graph(graph).run(view)[0])
-    box = window(results["float"], [image for key, image in results.items() if key not in ("bicubic", "float")])
+    base = "bicubic" if network.is_file else "float"
+    box = window(results[base], [image for key, image in results.items() if key not in ("bicubic", "float")])
     versions = [Version("original", pair.hr, "PSNR / SSIM")]
     for key, image in results.items():
         psnr, ssim = psnr_y(image, pair.hr, network.scale), ssim_y(image, pair.hr, network.scale)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,26 @@ import numpy.typing as npt
 import torch
 
 from srq_hw.compare.cells import Cell, NetworkEntry, float_key
+from srq_hw.compare.files import first_problem, read_quantized_file
 from srq_hw.compare.floats import run_tiled
+from srq_hw.compare.options import Widths
 from srq_hw.compare.sets import ImageSet, calibration_views, pairs
 from srq_hw.compare.store import read_record, record_path, source_sha256, write_record
 from srq_hw.errors import InputError, RunError
 from srq_hw.evaluate.colour import network_view, unrounded_luma
+from srq_hw.evaluate.demo import demo_calibration_images
 from srq_hw.evaluate.metrics import psnr_y, ssim_y
-from srq_hw.evaluate.resize import upscale
+from srq_hw.evaluate.resize import downscale, upscale
 from srq_hw.exchange.direct import to_intgraph
-from srq_hw.graph.check import prove_accumulators
 from srq_hw.graph.ir import IntGraph
-from srq_hw.graph.legality import legality
 from srq_hw.networks.loading import FloatNetwork, load_network
 from srq_hw.normalform.normal import NormalNet
 from srq_hw.normalform.trace import normalize
 from srq_hw.parity import compare
-from srq_hw.pipeline.session import centre, macs_per_pixel
+from srq_hw.pipeline.session import centre, image_channels, macs_per_pixel
 from srq_hw.proof import frozen_against_reference
 from srq_hw.quantize.calibration import Calibration
+from srq_hw.quantize.fallbacks import NO_ZERO_POINTS, zero_points_missing
 from srq_hw.quantize.freeze import Frozen, freeze, load_frozen, quant_net
 from srq_hw.quantize.plan import QuantPlan
 from srq_hw.quantize.ptq import Quantized, quantize
@@ -43,6 +46,8 @@ from srq_hw.target import Target
 
 Image = npt.NDArray[np.uint8]
 
+#: no figures: what has no float network
+NOTHING = {"psnr": None, "ssim": None}
 #: multiply-accumulates and side in pixels of the crop on which a program is proven: seconds of the int64 reference
 PARITY_MACS = 4e8
 PARITY_SIDES = (12, 40)
@@ -67,6 +72,9 @@ def graph_path(out: Path, key: str) -> Path:
 
 def make_program(cell: Cell, out: Path) -> None:
     """Quantize, check legality and accumulators, prove parity, write program and record. SrqError if one fails."""
+    if cell.recipe is None or cell.calibration is None:
+        _keep_file(cell, out)
+        return
     _, normal = network_of(cell.network)
     images = calibration_views(cell.calibration, cell.network.scale, cell.network.channels)
     widths, target = cell.widths, cell.target
@@ -79,29 +87,43 @@ def make_program(cell: Cell, out: Path) -> None:
     record = {
         "calibration_seconds": round(seconds, 2),
         "threads": torch.get_num_threads(),
-        "quantized": quantized_text(quantized.plan),
+        "quantized": quantized_text(quantized.plan, zero_points_missing(cell.recipe, target)),
         "layers": layer_widths(quantized.plan),
         "ranges": kept_ranges(frozen, quantized.calibration),
         "equalized": bool(cell.recipe.equalize or cell.recipe.rotate),
         "graph_sha256": graph.content_sha256,
         "parity": prove(quantized, frozen, graph, target, images[0]),
     }
+    _write_program(cell, out, graph, record)
+
+
+def _write_program(cell: Cell, out: Path, graph: IntGraph, record: dict[str, Any]) -> None:
     path = graph_path(out, cell.program_key)
     path.parent.mkdir(parents=True, exist_ok=True)
     graph.save(path)
     write_record(out, "programs", cell.program_key, record)
 
 
+def _keep_file(cell: Cell, out: Path) -> None:
+    """The same of a QONNX file, whose integers are there: both simulators equal."""
+    found = read_quantized_file(cell.network.spec, cell.target, cell.network.sha256)
+    record = {
+        "calibration_seconds": None,
+        "threads": torch.get_num_threads(),
+        "quantized": file_text(found.graph, found.layers, found.widths),
+        "layers": list(found.layers),
+        "ranges": [],
+        "equalized": False,
+        "graph_sha256": found.graph.content_sha256,
+        "parity": prove_file(found.graph),
+    }
+    _write_program(cell, out, found.graph, record)
+
+
 def _require_legal(graph: IntGraph, target: Target) -> None:
-    problems = [str(item) for item in legality(graph, target)]
-    problems += [
-        f"{proof.node} needs an accumulator of {proof.bits} bits, the target has {proof.limit_bits}"
-        for proof in prove_accumulators(graph, target)
-        if not proof.holds
-    ]
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise RunError(f"check: not legal on {target.name}: {problems[0]}{more}")
+    problem = first_problem(graph, target)
+    if problem is not None:
+        raise RunError(f"check: not legal on {target.name}: {problem}")
 
 
 def prove(quantized: Quantized, frozen: Frozen, graph: IntGraph, target: Target, image: Image) -> dict[str, Any]:
@@ -109,9 +131,7 @@ def prove(quantized: Quantized, frozen: Frozen, graph: IntGraph, target: Target,
 
     RunError with the first difference where they are not equal.
     """
-    least, most = PARITY_SIDES
-    side = min(most, max(least, math.isqrt(int(PARITY_MACS / max(macs_per_pixel(graph), 1)))), *image.shape[:2])
-    crop = centre(image, side, side)
+    crop = _parity_crop(graph, image)
     model = load_frozen(quant_net(quantized.plan, quantized.calibration, target), frozen)
     right = reference.trace(graph, crop)
     model_side = frozen_against_reference(model, frozen, graph, crop, right)
@@ -120,7 +140,31 @@ def prove(quantized: Quantized, frozen: Frozen, graph: IntGraph, target: Target,
     fast = compare({graph.output: compile_graph(graph).run(crop)}, right)
     if not fast.equal:
         raise RunError(f"parity: the fast and the reference simulator differ: {fast.first}")
-    return {"equal": True, "size": [side, side], "tensors": model_side.tensors, "elements": model_side.elements}
+    size = list(crop.shape[:2])
+    return {"equal": True, "size": size, "tensors": model_side.tensors, "elements": model_side.elements}
+
+
+def prove_file(graph: IntGraph) -> dict[str, Any]:
+    """Fast simulator = reference simulator, every tensor that both name, on the middle of a built-in image.
+
+    There is no Brevitas model of a file; `srq-hw build` runs the file itself in qonnx. RunError where they differ.
+    """
+    picture = downscale(demo_calibration_images()[0].rgb, graph.upscale)
+    crop = _parity_crop(graph, network_view(picture, image_channels(graph)))
+    right, program = reference.trace(graph, crop), compile_graph(graph)
+    left = program.trace(crop)
+    left = {name: left[name] for name in right if name in left}  # execution order
+    found = compare({**left, graph.output: program.run(crop)}, right)
+    if not found.equal:
+        raise RunError(f"parity: the fast and the reference simulator differ: {found.first}")
+    return {"equal": True, "size": list(crop.shape[:2]), "tensors": found.tensors, "elements": found.elements}
+
+
+def _parity_crop(graph: IntGraph, image: Image) -> Image:
+    """The middle of an image, as large as the int64 reference can afford."""
+    least, most = PARITY_SIDES
+    side = min(most, max(least, math.isqrt(int(PARITY_MACS / max(macs_per_pixel(graph), 1)))), *image.shape[:2])
+    return centre(image, side, side)
 
 
 def layer_widths(plan: QuantPlan) -> list[dict[str, Any]]:
@@ -136,16 +180,34 @@ def layer_widths(plan: QuantPlan) -> list[dict[str, Any]]:
     ]
 
 
-def quantized_text(plan: QuantPlan) -> str:
-    """In a few words which layers got which width: "13 of 13 convolutions W4A4, but 2 W8A8; sums 16; output 8"."""
-    asked = (plan.weight_bits, plan.act_bits)
+def quantized_text(plan: QuantPlan, no_zero_points: str | None = None) -> str:
+    """In a few words which layers got which width: "11 of 13 conv W4A4, 2 W8A8; sums 16; image and output 8".
+
+    no_zero_points: why the target has none although the recipe asks for them; said at the end.
+    """
     rows = [(plan.bits.weights[name], plan.bits.activations[name]) for name in plan.bits.weights]
-    other = sorted({row for row in rows if row != asked}, reverse=True)
-    but = ", ".join(f"{rows.count(row)} W{row[0]}A{row[1]}" for row in other)
-    parts = [f"{rows.count(asked)} of {len(rows)} conv W{asked[0]}A{asked[1]}" + (f", {but}" if but else "")]
+    parts = [_convolutions(rows, (plan.weight_bits, plan.act_bits))]
     if any(layer.op == "add" for layer in plan.layers):
         parts.append(f"sums {plan.bits.sums}")
-    return "; ".join([*parts, "image and output 8"])
+    parts.append("image and output 8")
+    return "; ".join([*parts, f"{NO_ZERO_POINTS} ({no_zero_points})"] if no_zero_points else parts)
+
+
+def file_text(graph: IntGraph, layers: Sequence[dict[str, Any]], widths: Widths) -> str:
+    """The same of a QONNX file; sums: the widest of their operands."""
+    rows = [(row["weights"], row["input"]) for row in layers]
+    parts = [_convolutions(rows, (widths.weights, widths.activations))]
+    sums = [graph.tensors[name].bits for node in graph.nodes if node.op == "Add" for name in node.inputs]
+    parts += [f"sums {max(sums)}"] if sums else []
+    ends = [graph.tensors[name].bits for name in (graph.input, graph.output)]
+    return "; ".join([*parts, "image and output 8" if ends == [8, 8] else f"image {ends[0]}, output {ends[1]}"])
+
+
+def _convolutions(rows: Sequence[tuple[int, int]], asked: tuple[int, int]) -> str:
+    """Widths of weights and input of every convolution; first those that were asked for."""
+    other = sorted({row for row in rows if row != asked}, reverse=True)
+    but = "".join(f", {rows.count(row)} W{row[0]}A{row[1]}" for row in other)
+    return f"{rows.count(asked)} of {len(rows)} conv W{asked[0]}A{asked[1]}{but}"
 
 
 def kept_ranges(frozen: Frozen, calibration: Calibration) -> list[dict[str, Any]]:
@@ -170,7 +232,7 @@ def kept_ranges(frozen: Frozen, calibration: Calibration) -> list[dict[str, Any]
 # --- score --------------------------------------------------------------------------------------------------------
 
 
-def _figures(image: Image, hr: Image, border: int) -> dict[str, float | None]:
+def figures(image: Image, hr: Image, border: int) -> dict[str, float | None]:
     """PSNR on Y in dB (None: equal, so infinite) and SSIM on Y."""
     psnr = psnr_y(image, hr, border)
     return {"psnr": psnr if math.isfinite(psnr) else None, "ssim": ssim_y(image, hr, border)}
@@ -183,7 +245,7 @@ def score_program(cell: Cell, images: ImageSet, out: Path) -> None:
     rows = []
     for pair in pairs(images, cell.network.scale):
         result = as_image(program.run(network_view(pair.lr, cell.network.channels))[0])
-        rows.append({"name": pair.name, **_figures(result, pair.hr, cell.network.scale)})
+        rows.append({"name": pair.name, **figures(result, pair.hr, cell.network.scale)})
     write_record(out, "scores", cell.score_key(images), {"graph_sha256": graph.content_sha256, "images": rows})
 
 
@@ -219,8 +281,14 @@ def score_float(entry: NetworkEntry, images: ImageSet, out: Path) -> None:
     """Bicubic and the float network on a set: a row per image.
 
     float: as published, of a network that sees Y from a Y that was never rounded; float_8bit: from the 8-bit Y that the
-    integer program gets (the same as float where the network sees RGB).
+    integer program gets (the same as float where the network sees RGB). A QONNX file has neither.
     """
+    if entry.is_file:
+        bicubic = [figures(upscale(pair.lr, entry.scale), pair.hr, entry.scale) for pair in pairs(images, entry.scale)]
+        only = [{"bicubic": row, "float_8bit": NOTHING, "float": NOTHING} for row in bicubic]
+        named = [{"name": path.stem, **row} for path, row in zip(images.files, only, strict=True)]
+        write_record(out, "float", float_key(entry, images), {"images": named})
+        return
     try:
         net, normal = network_of(entry)
     except InputError:  # it cannot be quantized, its cells say why; its float figures stand
@@ -232,6 +300,6 @@ def score_float(entry: NetworkEntry, images: ImageSet, out: Path) -> None:
         found["float"] = found["float_8bit"]
         if entry.channels == 1:
             found["float"] = run_tiled(net, normal, unrounded_luma(pair.hr, entry.scale))
-        scores = {name: _figures(image, pair.hr, entry.scale) for name, image in found.items()}
+        scores = {name: figures(image, pair.hr, entry.scale) for name, image in found.items()}
         rows.append({"name": pair.name, **scores})
     write_record(out, "float", float_key(entry, images), {"images": rows})

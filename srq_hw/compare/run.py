@@ -10,7 +10,9 @@ from typing import Any
 from srq_hw import __version__
 from srq_hw.compare.cells import (
     Cell,
+    Method,
     NetworkEntry,
+    check_policy,
     check_widths,
     find_methods,
     find_networks,
@@ -18,6 +20,7 @@ from srq_hw.compare.cells import (
     make_cells,
 )
 from srq_hw.compare.figures import draw, drawn, figures_key
+from srq_hw.compare.files import is_file
 from srq_hw.compare.measure import (
     graph_path,
     make_program,
@@ -30,29 +33,29 @@ from srq_hw.compare.measure import (
 from srq_hw.compare.options import CALIBRATION_SET, CompareOptions
 from srq_hw.compare.sets import CalibrationSet, ImageSet, calibration_notes, calibration_set, find_sets, in_both
 from srq_hw.compare.store import record_path, source_sha256, write_record
-from srq_hw.compare.table import cell_means, float_means, to_csv, to_markdown
+from srq_hw.compare.table import FILE_METHOD, cell_means, float_means, to_csv, to_markdown
 from srq_hw.compare.workers import Outcome, Task, run_tasks
 from srq_hw.errors import InputError, RunError
+from srq_hw.evaluate.material import shared_warnings
 from srq_hw.files import write_json, write_text
 from srq_hw.pipeline.engine import locked
 from srq_hw.pipeline.options import prepare_folder
+from srq_hw.quantize.fallbacks import fallback_notes
 from srq_hw.target import Target, load_target
 
 SCHEMA = 1
-#: test images that a warning names one by one
-NAMED_IMAGES = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """The checked comparison."""
+    """The checked comparison. calibration: None where nothing is calibrated, all networks being QONNX files."""
 
     options: CompareOptions
     target: Target
     networks: tuple[NetworkEntry, ...]
     cells: tuple[Cell, ...]
     sets: tuple[ImageSet, ...]
-    calibration: CalibrationSet
+    calibration: CalibrationSet | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -68,21 +71,41 @@ def make_grid(options: CompareOptions) -> Grid:
     if options.jobs is not None and options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: wanted at least 1 worker")
     target = load_target(options.target)
-    check_widths(options.widths, target)
+    if not all(is_file(spec) for spec in options.networks):  # a file has its own widths
+        check_widths(options.widths, target)
+        check_policy(options, target)
     methods = find_methods(options.methods)
-    networks = find_networks(options)
+    networks = find_networks(options, target)
     scales = sorted({network.scale for network in networks})
     sets = find_sets(options.sets, options.data, options.limit, scales)
-    calibration = _calibration(options)
+    calibrated = sorted({network.scale for network in networks if not network.is_file})
+    calibration = _calibration(options) if calibrated else None
     cells = make_cells(options, networks, methods, target, calibration)
-    warnings = _warnings(in_both(calibration, sets, scales))
-    notes = dict.fromkeys(
-        note
-        for scale in scales
-        for method in methods
-        for note in calibration_notes(calibration, scale, method.recipe.patches.size, method.recipe.patches.count)
-    )
-    return Grid(options, target, networks, cells, sets, calibration, tuple(warnings), tuple(notes))
+    warnings = [] if calibration is None else shared_warnings(in_both(calibration, sets, calibrated))
+    notes = [note for network in networks for note in _file_notes(network)]
+    if calibration is not None:
+        notes += _method_notes(methods, target, calibration, calibrated)
+    return Grid(options, target, networks, cells, sets, calibration, tuple(warnings), tuple(dict.fromkeys(notes)))
+
+
+def _method_notes(
+    methods: Sequence[Method], target: Target, calibration: CalibrationSet, scales: Sequence[int]
+) -> list[str]:
+    found = [note for method in methods for note in fallback_notes(method.name, method.recipe, target)]
+    for scale in scales:
+        for method in methods:
+            patches = method.recipe.patches
+            found += calibration_notes(calibration, scale, patches.size, patches.count)
+    return found
+
+
+def _file_notes(network: NetworkEntry) -> list[str]:
+    if not network.is_file:
+        return []
+    return [
+        f"{network.spec} is quantized already: one row, method {FILE_METHOD}, of its own widths (--methods, --bits, "
+        "--edges, --tail, --sums change nothing in it); without its float network there is no drop"
+    ]
 
 
 def _calibration(options: CompareOptions) -> CalibrationSet:
@@ -90,17 +113,6 @@ def _calibration(options: CompareOptions) -> CalibrationSet:
     if options.calib_images is None and not folder.is_dir():
         raise InputError(f"calibration: {folder} is no folder; give one of your own with --calib-images")
     return calibration_set(folder, options.calib_low)
-
-
-def _warnings(both: Sequence[tuple[str, str]]) -> list[str]:
-    if not both:
-        return []
-    named = ", ".join(f"{images}/{name}" for images, name in both[:NAMED_IMAGES])
-    more = f" and {len(both) - NAMED_IMAGES} more" if len(both) > NAMED_IMAGES else ""
-    return [
-        f"{len(both)} test images are also calibration images ({named}{more}): figures on them say nothing about new "
-        "images; use another --calib-images"
-    ]
 
 
 def cores() -> int:
@@ -226,12 +238,7 @@ def _result(work: _Work) -> dict[str, Any]:
         "schema": SCHEMA,
         "tool": {"version": __version__, "source_sha256": source_sha256()},
         "target": {"name": grid.target.name, "sha256": grid.target.sha256},
-        "calibration": {
-            "folder": grid.calibration.images.name,
-            "images": len(grid.calibration.images.files),
-            "low": grid.calibration.low,
-            "sha256": grid.calibration.sha256,
-        },
+        "calibration": _calibration_row(grid.calibration),
         "policy": {name: getattr(grid.options, name) for name in ("edges", "tail", "sums")},
         "sets": [{"name": item.name, "images": len(item.files), "sha256": item.sha256} for item in grid.sets],
         "networks": networks,
@@ -239,6 +246,17 @@ def _result(work: _Work) -> dict[str, Any]:
         "warnings": list(grid.warnings),
         "notes": list(grid.notes),
         "ok": all(row["error"] is None for row in (*cells, *networks)),
+    }
+
+
+def _calibration_row(calibration: CalibrationSet | None) -> dict[str, Any] | None:
+    if calibration is None:
+        return None
+    return {
+        "folder": calibration.images.name,
+        "images": len(calibration.images.files),
+        "low": calibration.low,
+        "sha256": calibration.sha256,
     }
 
 
@@ -293,7 +311,7 @@ def _cell(work: _Work, cell: Cell) -> dict[str, Any]:
         "sets": means,
     }
     more = {name: program[name] for name in ("threads", "layers", "ranges", "equalized", "graph_sha256")}
-    recipe = cell.recipe.model_dump(mode="json", by_alias=True)
+    recipe = None if cell.recipe is None else cell.recipe.model_dump(mode="json", by_alias=True)
     graph = graph_path(work.out, cell.program_key).relative_to(work.out).as_posix()
     write_record(work.out, "cells", key, row | more | {"recipe": recipe, "graph": graph, "images": scores})
     return row

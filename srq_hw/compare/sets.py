@@ -14,6 +14,8 @@ from srq_hw.errors import InputError
 from srq_hw.evaluate.colour import network_view
 from srq_hw.evaluate.datasets import Pair, make_pair
 from srq_hw.evaluate.images import list_images, read_rgb
+from srq_hw.evaluate.material import image_notes
+from srq_hw.evaluate.material import in_both as shared
 from srq_hw.evaluate.metrics import SSIM_WINDOW, least_side
 from srq_hw.pipeline.engine import sha256_json
 from srq_hw.pipeline.session import image_sha256
@@ -32,8 +34,17 @@ class ImageSet:
     name: str
     files: tuple[Path, ...]
     digests: tuple[str, ...]
-    pixels: int
-    smallest: tuple[int, int]  # (height, width) of the image with the shortest side
+    sizes: tuple[tuple[int, int], ...]  # (height, width)
+
+    @property
+    def pixels(self) -> int:
+        """Of all images."""
+        return sum(height * width for height, width in self.sizes)
+
+    @property
+    def smallest(self) -> tuple[int, int]:
+        """(height, width) of the image with the shortest side."""
+        return min(self.sizes, key=min)
 
     @property
     def sha256(self) -> str:
@@ -41,20 +52,23 @@ class ImageSet:
         return sha256_json([[path.stem, digest] for path, digest in zip(self.files, self.digests, strict=True)])
 
 
-def read_set(name: str, folder: Path, limit: int | None = None) -> ImageSet:
-    """Look through a folder (its first ``limit`` images). InputError for an empty one and for one of no image."""
-    files = tuple(list_images(folder)[:limit])
+def read_set(name: str, folder: Path, limit: int | None = None, option: str | None = None) -> ImageSet:
+    """Look through a folder (its first ``limit`` images). InputError for an empty one and for one of no image.
+
+    option: what the user named it with, for the message.
+    """
+    files = tuple(list_images(folder, option)[:limit])
     digests, sizes = [], []
     for path in files:
         image = read_rgb(path)
         digests.append(image_sha256(image))
         sizes.append((image.shape[0], image.shape[1]))
-    return ImageSet(name, files, tuple(digests), sum(h * w for h, w in sizes), min(sizes, key=min))
+    return ImageSet(name, files, tuple(digests), tuple(sizes))
 
 
 def find_sets(entries: Sequence[str], data: Path, limit: int | None, scales: Sequence[int]) -> tuple[ImageSet, ...]:
     """The sets a user named: folders below ``data``, or paths. InputError where one cannot be scored."""
-    found = [read_set(Path(entry).name, _folder(entry, data), limit) for entry in entries]
+    found = [read_set(Path(entry).name, _folder(entry, data), limit, "--sets") for entry in entries]
     for item in found:
         if [other.name for other in found].count(item.name) > 1:
             raise InputError(f"--sets: two folders are called {item.name}; rename one, the table tells them by name")
@@ -128,7 +142,7 @@ class CalibrationSet:
 
 def calibration_set(folder: Path, low: bool) -> CalibrationSet:
     """A calibration folder; InputError for an empty one."""
-    return CalibrationSet(read_set(folder.name, folder), low)
+    return CalibrationSet(read_set(folder.name, folder, option="--calib-images"), low)
 
 
 @lru_cache(maxsize=2)
@@ -140,30 +154,22 @@ def calibration_views(calibration: CalibrationSet, scale: int, channels: int) ->
     return tuple(found)
 
 
-def in_both(calibration: CalibrationSet, tests: Sequence[ImageSet], scales: Sequence[int]) -> list[tuple[str, str]]:
-    """(set, image name) of the test images that also calibrate: the same pixels, whatever the files are called."""
-    known = set(calibration.images.digests)
-    found = []
-    for images in tests:
-        for index, path in enumerate(images.files):
-            digests = {images.digests[index]}
-            if calibration.low:
-                digests |= {image_sha256(one_pair(images, index, scale).lr) for scale in scales}
-            if digests & known:
-                found.append((images.name, path.stem))
-    return found
+def in_both(calibration: CalibrationSet, tests: Sequence[ImageSet], scales: Sequence[int]) -> list[str]:
+    """set/image of the test images that also calibrate: the same pixels, whatever the files are called; of
+    low-resolution calibration images also where they are a test image made smaller."""
+
+    def digests() -> Iterator[tuple[str, list[str]]]:
+        for images in tests:
+            for index, path in enumerate(images.files):
+                smaller = [one_pair(images, index, scale) for scale in scales] if calibration.low else []
+                yield f"{images.name}/{path.stem}", [images.digests[index], *(image_sha256(p.lr) for p in smaller)]
+
+    return shared(set(calibration.images.digests), digests())
 
 
 def calibration_notes(calibration: CalibrationSet, scale: int, size: int, count: int) -> list[str]:
     """What is unusual about the calibration images of a recipe (count patches of size x size), in sentences."""
-    notes = []
-    name, images = calibration.images.name, calibration.images
-    if len(images.files) == 1:
-        notes.append(f"calibration: {name} holds one image; all {count} patches are cut from it")
-    height, width = (side // (1 if calibration.low else scale) for side in images.smallest)
-    if min(height, width) < size:
-        notes.append(
-            f"calibration: {name} holds images smaller than a patch of {size}x{size} low-resolution pixels (the "
-            f"smallest has {width}x{height} at x{scale}); such an image is used whole"
-        )
-    return notes
+    factor = 1 if calibration.low else scale
+    sizes = [(height // factor, width // factor) for height, width in calibration.images.sizes]
+    about = "" if calibration.low else f" at x{scale}"
+    return image_notes(calibration.images.name, sizes, size, count, about)

@@ -21,6 +21,7 @@ SOURCES = (
         "proof.py",
         "target.py",
         "target_ops.py",
+        "compare/files.py",
         "compare/sets.py",
         "compare/floats.py",
         "compare/measure.py",

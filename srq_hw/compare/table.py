@@ -15,6 +15,9 @@ from rich.table import Table
 
 Row = Mapping[str, Any]
 
+#: name of the method in the row of a QONNX file, which is quantized already
+FILE_METHOD = "file"
+
 COLUMNS = (
     *("network", "scale", "channels", "method", "weight_bits", "act_bits", "quantized", "calibration_seconds"),
     *("parity", "set", "images", "psnr", "ssim", "drop_psnr", "drop_ssim"),
@@ -63,7 +66,13 @@ def width_name(cell: Row) -> str:
 
 
 def csv_rows(result: Row) -> Iterator[dict[str, Any]]:
-    """One row per cell and set; of a failed cell one row with its error."""
+    """One row per cell and set; of a failed cell one row with its error; of a network without cells its float row."""
+    for network in result["networks"]:
+        if all(cell["network"] != network["name"] for cell in result["cells"]):
+            head = {"network": network["name"], "method": "float"}
+            head |= {key: network[key] for key in ("scale", "channels")}
+            for name, figures in network["sets"].items():
+                yield head | {"set": name} | figures
     for cell in result["cells"]:
         network = next(item for item in result["networks"] if item["name"] == cell["network"])
         head = {key: cell[key] for key in ("network", "method", "weight_bits", "act_bits", "quantized", "error")}
@@ -75,6 +84,11 @@ def csv_rows(result: Row) -> Iterator[dict[str, Any]]:
             continue
         for name, figures in cell["sets"].items():
             yield head | {"set": name} | network["sets"][name] | figures
+
+
+def full_rows(result: Row) -> list[dict[str, Any]]:
+    """The rows with all COLUMNS, None where there is no figure."""
+    return [dict.fromkeys(COLUMNS) | row for row in csv_rows(result)]
 
 
 def to_csv(result: Row) -> str:
@@ -119,11 +133,13 @@ def network_table(result: Row, network: Row) -> tuple[list[str], list[list[str]]
     head = ["method", "bits", *(f"{name} PSNR / SSIM" for name in names), *(f"{name} drop" for name in names)]
     head += ["calibration s", "quantized"]
     rows = []
+    sets = network["sets"]
     versions = [("bicubic", "bicubic", ""), ("float", "float", "published input")]
     if network["channels"] == 1:
         versions.append(("float_8bit", "float", "8-bit input"))
-    for version, title, about in versions if network["sets"] else ():
-        sets = network["sets"]
+    for version, title, about in versions if sets else ():
+        if all(sets[name][f"ssim_{version}"] is None for name in names):  # a file has no float network
+            continue
         figures = [
             f"{number(sets[name][f'psnr_{version}'], 3)} / {number(sets[name][f'ssim_{version}'], 4)}" for name in names
         ]
@@ -144,24 +160,39 @@ def network_table(result: Row, network: Row) -> tuple[list[str], list[list[str]]
     return head, rows
 
 
-def to_markdown(result: Row) -> str:
-    """compare.md: conditions, losses at a glance, one table per network, figures."""
-    calibration = result["calibration"]
-    sets = ", ".join(f"{item['name']} ({item['images']})" for item in result["sets"])
+def _calibration_text(calibration: Row | None) -> str:
+    if calibration is None:
+        return "none"
     low = "low resolution as they are" if calibration["low"] else "made low-resolution"
+    return f"{calibration['folder']}, {calibration['images']} image{'s' * (calibration['images'] != 1)}, {low}"
+
+
+def _proof_text(cells: Sequence[Row]) -> str:
+    """What stands behind the figures: of a QONNX file there is no frozen model."""
+    if not cells:
+        return ""
+    files = [cell["method"] == FILE_METHOD for cell in cells]
+    own = "" if all(files) else ", proven equal to the frozen model on a crop"
+    file = ", of a QONNX file proven equal in both simulators on a crop" if any(files) else ""
+    return f"Every figure is that of the integer program{own}{file}; "
+
+
+def to_markdown(result: Row, command: str = "compare") -> str:
+    """compare.md, evaluate.md: conditions, losses at a glance, one table per network, figures."""
+    sets = ", ".join(f"{item['name']} ({item['images']})" for item in result["sets"])
     lines = [
-        "# srq-hw compare",
+        f"# srq-hw {command}",
         "",
-        f"Target {result['target']['name']}. Test sets: {sets}. Calibration: {calibration['folder']}, "
-        f"{calibration['images']} images, {low}. Every figure is that of the integer program, proven equal to "
-        "the frozen model on a crop; PSNR in dB and SSIM on Y, scale pixels cropped; drop: float network on the same "
-        "8-bit input minus integer.",
+        f"Target {result['target']['name']}. Test sets: {sets}. Calibration: "
+        f"{_calibration_text(result['calibration'])}. {_proof_text(result['cells'])}PSNR in dB and SSIM on Y, scale "
+        "pixels cropped; drop: float network on the same 8-bit input minus integer.",
     ]
     lines += [""] if result["warnings"] or result["notes"] else []
     for text in (*result["warnings"], *result["notes"]):
         lines.append(f"- {text}")
-    lines += ["", f"## Loss in dB ({' / '.join(item['name'] for item in result['sets'])})", ""]
-    lines += _table(*drop_table(result))
+    if result["cells"]:
+        lines += ["", f"## Loss in dB ({' / '.join(item['name'] for item in result['sets'])})", ""]
+        lines += _table(*drop_table(result))
     for network in result["networks"]:
         colour = "RGB" if network["channels"] == 3 else "Y"
         lines += ["", f"## {network['name']} (x{network['scale']}, {colour})", ""]
@@ -171,6 +202,23 @@ def to_markdown(result: Row) -> str:
         for title, place in network["figures"].items():
             lines += ["", f"![{title} of {network['name']}]({place})"]
     return "\n".join(lines) + "\n"
+
+
+def print_row(result: Row, out: Path | None, console: Console) -> None:
+    """Of an evaluation what its table of images leaves out: widths, drop, calibration, proof, files."""
+    if result["layers"] is not None:
+        mean, seconds = result["mean"], result["calibration_seconds"]
+        side, _ = result["parity"]["size"]
+        drop = f"drop {number(mean['drop_psnr'], 3)} dB, SSIM {number(mean['drop_ssim'], 4)}"
+        parts = [
+            f"{width_name(result)} by {result['method']}: {result['quantized']}",
+            "no drop: a file brings no float network" if result["method"] == FILE_METHOD else drop,
+            "nothing calibrated" if seconds is None else f"calibration {seconds:.1f} s",
+            f"parity equal on {side}x{side}",
+        ]
+        console.print("\n".join(parts), markup=False)
+    if out is not None:
+        console.print(f"{out / 'evaluate.md'}, evaluate.csv, evaluate.json", markup=False)
 
 
 def print_result(result: Row, out: Path, console: Console) -> None:
@@ -183,6 +231,9 @@ def print_result(result: Row, out: Path, console: Console) -> None:
     console.print(f"Loss in dB against float, PSNR on Y: {escape(sets)}")
     console.print(table)
     for cell in result["cells"]:
+        if cell["sets"] and all(figures["drop_psnr"] is None for figures in cell["sets"].values()):
+            psnr = " / ".join(number(figures["psnr"], 3) for figures in cell["sets"].values())
+            console.print(f"{cell['network']} {width_name(cell)} has no drop, its PSNR is {psnr} dB", markup=False)
         if cell["error"] is not None:
             console.print(f"[red]failed[/] {cell['network']} {cell['method']} {width_name(cell)}:", end=" ")
             console.print(cell["error"], markup=False)

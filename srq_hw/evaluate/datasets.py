@@ -37,10 +37,10 @@ def make_pair(name: str, image: NDArray[np.uint8], scale: int) -> Pair:
     return Pair(name, hr, downscale(hr, scale))
 
 
-def iter_pairs(folder: Path | str, scale: int) -> Iterator[Pair]:
+def iter_pairs(folder: Path | str, scale: int, option: str | None = None) -> Iterator[Pair]:
     """The pairs of all images of a folder in order of file name; the name of a pair is the file's stem.
 
-    Raises InputError as list_images, read_rgb and make_pair do.
+    option: as for list_images. Raises InputError as list_images, read_rgb and make_pair do.
     """
-    for path in list_images(folder):
+    for path in list_images(folder, option):
         yield make_pair(path.stem, read_rgb(path), scale)

@@ -82,17 +82,22 @@ def write_png(path: Path | str, image: UInt8Image) -> None:
         raise InputError(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
 
 
-def list_images(folder: Path | str) -> list[Path]:
+def list_images(folder: Path | str, option: str | None = None) -> list[Path]:
     """The image files (by suffix, any case) directly in `folder`, sorted by name.
 
-    Raises InputError if the folder does not exist or holds no image.
+    option: what the user named the folder with, for the message. Raises InputError if the folder does not exist or
+    holds no image.
     """
     folder = Path(folder)
+    where = f"{option} {folder}" if option else str(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: not a folder; give a folder of images")
+        raise InputError(f"{where}: not a folder; give a folder of images")
     found = sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in SUFFIXES)
     if not found:
-        raise InputError(f"{folder}: holds no image; allowed are files ending in {', '.join(SUFFIXES)}")
+        raise InputError(
+            f"{where}: holds no image (folders in it are not looked into); put images there or give another folder, "
+            f"allowed are files ending in {', '.join(SUFFIXES)}"
+        )
     return found
 
 

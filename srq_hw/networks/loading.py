@@ -25,6 +25,9 @@ from srq_hw.networks.sources import source_of
 from srq_hw.yamlfile import did_you_mean
 
 _PROBE_SIDE = 16
+#: files that hold a quantized network, and the nodes by which they tell
+ONNX_SUFFIXES = (".qonnx", ".onnx")
+QUANT_NODES = ("Quant", "IntQuant")
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,10 @@ def _as_path(place: Path | Traversable) -> Iterator[Path]:
 
 
 def _unknown(name: str) -> str:
-    """What is wrong with a name, and what the user may have meant: a weights file is no network."""
+    """What is wrong with a name, and what the user may have meant: a file of weights or of integers is no network."""
     known = ", ".join(NETWORKS)
+    if Path(name).suffix.lower() in ONNX_SUFFIXES:
+        return _no_float_network(name)
     if Path(name).suffix.lower() in CHECKPOINT_SUFFIXES:
         return (
             f"network {name!r}: a file of weights says nothing of the network they belong to; name it and give the "
@@ -122,7 +127,23 @@ def _unknown(name: str) -> str:
         )
     return (
         f"network {name!r}: unknown{did_you_mean(name, NETWORKS)}; allowed are {known}, your own pkg.module:factory, "
-        "or a .qonnx or .onnx file"
+        "or, where no float network is needed, a .qonnx or .onnx file"
+    )
+
+
+def _no_float_network(path: str) -> str:
+    """Why an ONNX file cannot stand where a float network is needed. InputError where it cannot be read."""
+    from srq_hw.exchange.lower import load_qonnx  # that package builds upon this one
+
+    if any(node.op_type in QUANT_NODES for node in load_qonnx(Path(path)).graph.node):
+        return (
+            f"network {path}: is quantized already: its integers, widths and scales are fixed, and the float weights "
+            f"that this command needs are not in it. Score it with `srq-hw evaluate {path}`, build it with `srq-hw "
+            f"build {path}`; here give the float network, a name or pkg.module:factory"
+        )
+    return (
+        f"network {path}: a float ONNX file (no Quant node in it), which no command reads: of ONNX only files that are "
+        "quantized (QONNX). Give the float network as a torch module, pkg.module:factory"
     )
 
 

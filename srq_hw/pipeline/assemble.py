@@ -106,7 +106,7 @@ def _quantization(session: Session) -> dict[str, Any]:
 
 def _calibration_names(session: Session) -> list[str]:
     if session.options.calib_images is not None:
-        return [path.name for path in list_images(session.options.calib_images)]
+        return [path.name for path in list_images(session.options.calib_images, "--calib-images")]
     return [item.name for item in demo_calibration_images()]
 
 

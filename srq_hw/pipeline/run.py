@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,11 +13,11 @@ from srq_hw.backends.finn.placement import check_library
 from srq_hw.errors import InputError, RunError, SrqError
 from srq_hw.exchange.lower import image_size, lower
 from srq_hw.files import write_json, write_text
-from srq_hw.graph.ir import IntGraph
 from srq_hw.pipeline.assemble import assemble
 from srq_hw.pipeline.engine import StepRecord, final_places, locked, run_step
+from srq_hw.pipeline.notes import build_notes
 from srq_hw.pipeline.options import BuildOptions, check_file_options, check_fps, prepare_folder
-from srq_hw.pipeline.session import Session
+from srq_hw.pipeline.session import Session, require_image_network
 from srq_hw.pipeline.steps import build_steps
 from srq_hw.report.html import write_html
 from srq_hw.report.schema import validate
@@ -40,11 +40,13 @@ class Watcher(Protocol):
         """A step is done or was skipped."""
 
 
-def run_build(options: BuildOptions, watcher: Watcher) -> dict[str, Any] | None:
+def run_build(
+    options: BuildOptions, watcher: Watcher, warn: Callable[[str], None] = lambda text: None
+) -> dict[str, Any] | None:
     """The report of the finished build, or None where --stop-after ended it earlier.
 
-    InputError for what the user can mend, RunError where a step fails. A gate that does not hold is in the report
-    ("ok": false), not an exception.
+    warn: told of what may spoil the figures, before any work. InputError for what the user can mend, RunError where a
+    step fails. A gate that does not hold is in the report ("ok": false), not an exception.
     """
     check_fps(options.fps)
     check_library(options.library)
@@ -54,6 +56,8 @@ def run_build(options: BuildOptions, watcher: Watcher) -> dict[str, Any] | None:
     names = [step.name for step in steps]
     if options.stop_after is not None and options.stop_after not in names:
         raise InputError(f"--stop-after {options.stop_after!r}: steps of this build are {', '.join(names)}")
+    for text in build_notes(session):
+        warn(text)
     prepare_folder(options.out)
     with _disk_errors(options.out), locked(options.out):
         records: list[StepRecord] = []
@@ -78,9 +82,8 @@ def _check_inputs(session: Session) -> None:
     _ = session.target
     if session.options.is_file:
         check_file_options(session.options, image_size(session.foreign))
-        _check_image_network(
-            lower(session.foreign, session.target, str(session.options.model)), str(session.options.model)
-        )
+        source = str(session.options.model)
+        require_image_network(lower(session.foreign, session.target, source), source)
         return
     _ = session.recipe
     _ = session.plan
@@ -92,18 +95,6 @@ def _withdraw_report(out: Path) -> None:
     """A report vouches for the files beside it: it goes before the first of them changes."""
     for name in ("report.json", "report.html"):
         (out / name).unlink(missing_ok=True)
-
-
-def _check_image_network(graph: IntGraph, source: str) -> None:
-    """Pictures are RGB or Y: 3 or 1 channels in, as many out; and there must be something to quantize."""
-    if all(node.op != "Conv" for node in graph.nodes):
-        raise InputError(f"{source}: no convolution; a build needs a network with at least one")
-    into, out = graph.tensors[graph.input].channels, graph.tensors[graph.output].channels
-    if into not in (1, 3) or out != into:
-        raise InputError(
-            f"{source}: {into} channels in tensor {graph.input}, {out} in {graph.output}; a build needs RGB in and out "
-            "(3 and 3) or Y in and out (1 and 1)"
-        )
 
 
 def _log(out: Path, records: list[StepRecord]) -> None:

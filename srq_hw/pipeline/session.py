@@ -91,11 +91,14 @@ class Session:
 
         uint8 (H, W, channels) as the network sees them: RGB or Y.
         """
+        return [network_view(picture, self.network.channels) for picture in self.calibration_pictures]
+
+    @cached_property
+    def calibration_pictures(self) -> list[Image]:
+        """The same before the network's view: uint8 RGB (h, w, 3)."""
         if self.options.calib_images is not None:
-            pictures = [read_rgb(path) for path in list_images(self.options.calib_images)]
-        else:
-            pictures = [downscale(item.rgb, self.network.scale) for item in demo_calibration_images()]
-        return [network_view(picture, self.network.channels) for picture in pictures]
+            return [read_rgb(path) for path in list_images(self.options.calib_images, "--calib-images")]
+        return [downscale(item.rgb, self.network.scale) for item in demo_calibration_images()]
 
     @cached_property
     def size(self) -> tuple[int, int]:
@@ -243,6 +246,18 @@ def normal_sha256(net: NormalNet) -> str:
 def image_channels(graph: IntGraph) -> int:
     """Channels of the input image: 3 (RGB) or 1 (Y)."""
     return graph.tensors[graph.input].channels
+
+
+def require_image_network(graph: IntGraph, source: str) -> None:
+    """Pictures are RGB or Y: 3 or 1 channels in, as many out, and something is quantized. Else InputError."""
+    if all(node.op != "Conv" for node in graph.nodes):
+        raise InputError(f"{source}: no convolution; a build needs a network with at least one")
+    into, out = graph.tensors[graph.input].channels, graph.tensors[graph.output].channels
+    if into not in (1, 3) or out != into:
+        raise InputError(
+            f"{source}: {into} channels in tensor {graph.input}, {out} in {graph.output}; a build needs RGB in and out "
+            "(3 and 3) or Y in and out (1 and 1)"
+        )
 
 
 def macs_per_pixel(graph: IntGraph) -> int:

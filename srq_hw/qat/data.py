@@ -30,16 +30,28 @@ class Training:
 
 def read_pairs(folders: Sequence[Path], scale: int) -> list[Pair]:
     """All images of the folders with their bicubic low-resolution versions. InputError as for `list_images`."""
-    return [make_pair(path.stem, read_rgb(path), scale) for folder in folders for path in list_images(folder)]
+    paths = [path for folder in folders for path in list_images(folder, "--data")]
+    return [make_pair(path.stem, read_rgb(path), scale) for path in paths]
 
 
-def training_of(pairs: Sequence[Pair], scale: int, channels: int, patch: int) -> Training:
-    """What batches are drawn from; images smaller than a patch are left out. InputError where none is large enough."""
+def training_of(pairs: Sequence[Pair], scale: int, channels: int, patch: int, left_out: int = 0) -> Training:
+    """What batches are drawn from; images smaller than a patch are left out. InputError where none is large enough.
+
+    left_out: images that were taken out before, being scored on.
+    """
     large = [pair for pair in pairs if min(pair.lr.shape[:2]) >= patch]
-    if not large:
+    if not pairs and left_out:
+        many = f"all {left_out} images are" if left_out > 1 else "its only image is"
         raise InputError(
-            f"--data: none of {len(pairs)} images has {patch * scale}x{patch * scale} pixels or more, what --patch "
-            f"{patch} needs at scale {scale}; use a smaller --patch or larger images"
+            f"--data: {many} scored on as well (the same pixels, of --val or of the part of --data that is held out), "
+            "and what is scored on is not trained on, so nothing is left to train on; give other images with --data or "
+            "--val"
+        )
+    if not large:
+        rest = f" ({left_out} more are scored on and not trained on)" if left_out else ""
+        raise InputError(
+            f"--data: none of {len(pairs)} images{rest} has {patch * scale}x{patch * scale} pixels or more, what "
+            f"--patch {patch} needs at scale {scale}; use a smaller --patch or larger images"
         )
     low = tuple(network_view(pair.lr, channels) for pair in large)
     return Training(low, tuple(network_view(pair.hr, channels) for pair in large), scale)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from srq_hw.errors import InputError
 from srq_hw.evaluate.colour import network_view
 from srq_hw.evaluate.datasets import Pair, iter_pairs
+from srq_hw.evaluate.material import image_notes
 from srq_hw.files import write_json
 from srq_hw.networks.loading import FloatNetwork, load_network
 from srq_hw.normalform.normal import NormalNet
@@ -31,6 +32,7 @@ from srq_hw.qat.train import best_epoch, train
 from srq_hw.qat.workers import Workers, join_workers
 from srq_hw.quantize.accumulator import fit_accumulators
 from srq_hw.quantize.calibrate import sample_patches
+from srq_hw.quantize.fallbacks import fallback_notes
 from srq_hw.quantize.held import Bound
 from srq_hw.quantize.ptq import Quantized, quantize
 from srq_hw.quantize.recipe import Recipe
@@ -61,11 +63,14 @@ class _Job:
     left_out: int
 
 
-def run_qat(options: QatOptions, progress: Progress | None = None) -> dict[str, Any] | None:
+def run_qat(
+    options: QatOptions, progress: Progress | None = None, warn: Callable[[str], None] = lambda text: None
+) -> dict[str, Any] | None:
     """Train; the findings as plain data, or None in all processes but the first.
 
     Leaves in --out: calibration.json and weights.safetensors of the best epoch (`quantize.store`), start/ with the same
-    of where training began, log.json, checkpoint.pt. A run that was stopped goes on where it was.
+    of where training began, log.json, checkpoint.pt. A run that was stopped goes on where it was. warn: told of what
+    is unusual about the images and what the target lacks of the recipe.
     InputError for wrong options or files, RunError where an integer differs or the loss leaves the numbers.
     """
     check_options(options)
@@ -73,6 +78,8 @@ def run_qat(options: QatOptions, progress: Progress | None = None) -> dict[str, 
         job = _read(options)
         if not workers.first:
             return _run(options, job, workers, progress)
+        for text in _notes(options, job):
+            warn(text)
         _prepare(options.out)
         with locked(options.out):
             return _run(options, job, workers, progress)
@@ -89,11 +96,24 @@ def _read(options: QatOptions) -> _Job:
             raise InputError("--data: one image; give --val too, or a folder with more images")
         scored, rest = pairs[::HELD_OUT], [pair for index, pair in enumerate(pairs) if index % HELD_OUT]
     else:
-        scored, rest = list(iter_pairs(options.val, network.scale)), pairs
+        scored, rest = list(iter_pairs(options.val, network.scale, "--val")), pairs
     seen = {image_sha256(pair.hr) for pair in scored}
     kept = [pair for pair in rest if image_sha256(pair.hr) not in seen]
-    training = training_of(kept, network.scale, network.channels, options.patch)
-    return _Job(network, normal, target, recipe, stored, training, scored, len(rest) - len(kept))
+    left_out = len(rest) - len(kept)
+    training = training_of(kept, network.scale, network.channels, options.patch, left_out)
+    return _Job(network, normal, target, recipe, stored, training, scored, left_out)
+
+
+def _notes(options: QatOptions, job: _Job) -> list[str]:
+    """Of the post-training quantization that training starts from; a stored start has none."""
+    if job.recipe is None:
+        return []
+    patches, sizes = job.recipe.patches, [(image.shape[0], image.shape[1]) for image in job.training.low]
+    name = ", ".join(folder.name for folder in options.data)
+    return [
+        *fallback_notes(job.recipe.name, job.recipe, job.target),
+        *image_notes(name, sizes, patches.size, patches.count),
+    ]
 
 
 def _prepare(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,14 @@ import pytest
 import torch
 
 from srq_hw.compare import cells
-from srq_hw.compare.cells import check_widths, find_methods, find_networks, network_sha256, with_policy
+from srq_hw.compare.cells import (
+    NetworkEntry,
+    check_policy,
+    check_widths,
+    find_methods,
+    network_sha256,
+    with_policy,
+)
 from srq_hw.compare.options import CompareOptions, Widths
 from srq_hw.compare.run import make_grid
 from srq_hw.errors import InputError
@@ -20,6 +28,10 @@ from srq_hw.target import load_target
 from .conftest import RGB, write_recipe
 
 W4, W8 = Widths(4, 4), Widths(8, 8)
+
+
+def find_networks(options: CompareOptions) -> tuple[NetworkEntry, ...]:
+    return cells.find_networks(options, load_target(options.target))
 
 
 @pytest.mark.parametrize(
@@ -87,6 +99,25 @@ def test_widths_of_the_target() -> None:
         check_widths((W8, W4), target)
     with pytest.raises(InputError, match=r"W8A17|17 bits for activations"):
         check_widths((Widths(8, 17),), load_target("int-generic"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sums": 16}, "--sums 16: target dpu-pow2 allows 8 to 8 bits in sums"),
+        ({"sums": 4}, "--sums 4: target dpu-pow2 allows 8 to 8"),
+        ({"edges": 12}, "--edges 12: 12 bits for weights; target dpu-pow2 allows 8 to 8"),
+        ({"tail": 12}, "--tail 12: 12 bits for weights; target dpu-pow2 allows 8 to 8"),
+    ],
+)
+def test_policy_of_the_target(options: CompareOptions, change: dict[str, int], words: str) -> None:
+    """Refused before any work; a width that would not count is no mistake."""
+    aim = replace(options, widths=(W8,), target="dpu-pow2")
+    with pytest.raises(InputError, match=re.escape(words)):
+        make_grid(replace(aim, **change))  # type: ignore[arg-type]
+    check_policy(replace(aim, sums=8, edges=4, tail="none"), load_target("dpu-pow2"))
+    check_policy(replace(aim, sums="none"), load_target("dpu-pow2"))
+    check_policy(replace(options, sums=16, edges=8), load_target("int-generic"))
 
 
 def test_methods_need_names_of_their_own(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from srq_hw.cli import run
 
-from .conftest import RGB
+from .conftest import RGB, write_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +27,9 @@ def test_output(images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str])
     out = tmp_path / "out"
     assert run(arguments(images, out, "--jobs", "1")) == 0
     shown = capfd.readouterr()
-    assert shown.err.startswith("srq-hw: note: calibration: General100 holds images smaller than a patch of 48x48")
+    notes = [line.removeprefix("srq-hw: note: ") for line in shown.err.splitlines()]
+    assert len(notes) == 2 and notes[0].startswith("calibration: General100 holds 3 images, from which 32 patches")
+    assert notes[1].startswith("calibration: General100 holds images smaller than a patch of 48x48")
     assert "W4A4" in shown.out and "minmax" in shown.out and "compare.md" in shown.out
     assert run(arguments(images, out, "--jobs", "1", "--json")) == 0
     printed = json.loads(capfd.readouterr().out)
@@ -36,10 +38,14 @@ def test_output(images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str])
 
 
 def test_a_failed_cell_is_exit_status_1(images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """zcu104 has no sums of 12 bits: both cells say so, the float figures stand."""
-    assert run(arguments(images, tmp_path / "out", "--jobs", "1", "--target", "zcu104", "--sums", "12")) == 1
+    """zcu104 has no sums of 12 bits, which the recipe asks for: its cell says so, the float figures stand."""
+    recipe = tmp_path / "wide.yaml"
+    write_recipe(recipe, "{method: minmax}")
+    recipe.write_text(recipe.read_text() + "policy: {sums: 12}\n")
+    more = ("--jobs", "1", "--target", "zcu104", "--methods", str(recipe))
+    assert run(arguments(images, tmp_path / "out", *more)) == 1
     shown = capfd.readouterr()
-    assert shown.out.split().count("failed") == 4 and "12 bits for the sums" in shown.out
+    assert shown.out.split().count("failed") == 2 and "12 bits for the sums" in shown.out
     result = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert result["ok"] is False and result["networks"][0]["sets"]["A"]["psnr_float"] > 15
 
@@ -54,6 +60,9 @@ def test_a_failed_cell_is_exit_status_1(images: Path, tmp_path: Path, capfd: pyt
         (["--sets", "B,C"], "--sets C: no such folder"),
         (["--edges", "wide"], "--edges 'wide': allowed are 2 to 16, none"),
         (["--target", "dpu-pow2"], "target dpu-pow2 allows 8 to 8"),
+        (["--target", "dpu-pow2", "--bits", "8", "--sums", "16"], "--sums 16: target dpu-pow2 allows 8 to 8"),
+        (["--target", "zcu104", "--edges", "12"], "--edges 12: 12 bits for weights; target zcu104 allows 2 to 8"),
+        (["--networks", "nothing.qonnx"], "nothing.qonnx: no such file"),
     ],
 )
 def test_refused(

@@ -242,7 +242,7 @@ def test_the_same_images_twice_are_named(options: CompareOptions) -> None:
     warned: list[str] = []
     result = go(replace(options, calib_images=options.data / "A", sets=("B", "A"), limit=1), warned)
     assert result["warnings"] == warned == result["warnings"][:1]
-    assert "1 test images are also calibration images (A/p1)" in warned[0]
+    assert "1 test image is also a calibration image (A/p1)" in warned[0]
     assert warned[0] in (options.out / "compare.md").read_text()
 
 

@@ -84,17 +84,17 @@ def test_images_in_both(images: Path, tmp_path: Path, low: bool) -> None:
     original = read_rgb(images / "A" / "p2.png")
     write_png(tmp_path / "renamed.png", make_pair("", original, 2).lr if low else original)
     write_png(tmp_path / "other.png", picture(99, 40, 40))
-    assert in_both(calibration_set(tmp_path, low), tests, [2]) == [("A", "p2")]
+    assert in_both(calibration_set(tmp_path, low), tests, [2]) == ["A/p2"]
     assert in_both(calibration_set(images / "General100", low), tests, [2]) == []
 
 
 def test_notes(images: Path) -> None:
     one = calibration_set(images / "B", False)
     notes = calibration_notes(one, 2, 16, 32)
-    assert len(notes) == 1 and "holds one image; all 32 patches" in notes[0]
+    assert len(notes) == 1 and "holds one image; all 32 patches" in notes[0] and "use 32 or more" in notes[0]
     assert calibration_notes(calibration_set(images / "General100", False), 2, 16, 2) == []
     small = calibration_notes(calibration_set(images / "General100", False), 4, 16, 2)
-    assert len(small) == 1 and "smaller than a patch of 16x16" in small[0] and "13x12" in small[0]
+    assert len(small) == 1 and "smaller than a patch of 16x16" in small[0] and "13x12 at x4" in small[0]
 
 
 def test_the_digest_says_whether_low(images: Path) -> None:

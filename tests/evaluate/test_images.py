@@ -194,8 +194,10 @@ def test_list_images(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
     assert [p.name for p in list_images(tmp_path)] == ["a.jpg", "b.PNG"]
-    with pytest.raises(InputError, match="holds no image"):
+    with pytest.raises(InputError, match=r"folder.png: holds no image .*; put images there or give another folder"):
         list_images(tmp_path / "folder.png")
+    with pytest.raises(InputError, match=r"^--data .*folder.png: holds no image"):
+        list_images(tmp_path / "folder.png", "--data")
     with pytest.raises(InputError, match="not a folder"):
         list_images(tmp_path / "a.jpg")
 

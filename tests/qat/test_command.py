@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from srq_hw.cli import run
 from srq_hw.evaluate.images import write_png
 from srq_hw.networks.loading import load_network
 from srq_hw.normalform.trace import normalize
@@ -63,15 +64,50 @@ def test_test_images_are_not_trained_on(qat: Command, folder: Path) -> None:
         (("--rate", "0"), "--rate 0: allowed is above 0"),
         (("--patch", "64"), "--data: none of 18 images has 128x128 pixels or more, what --patch 64 needs"),
         (("--fqsr", "--edges", "8"), "--fqsr: every layer and skip has --bits"),
-        (("--data", "nowhere"), "nowhere: not a folder"),
+        (("--data", "nowhere"), "--data nowhere: not a folder"),
+        (("--data", "none"), "--data none: holds no image"),
+        (("--val", "none"), "--val none: holds no image"),
+        (("--val", "train"), "--data: all 20 images are scored on as well"),
+        (("--val", "train/one", "--data", "train/one"), "--data: none of 19 images (2 more are scored on"),
         (("--device", "gpu"), "--device 'gpu'"),
         (("--bits", "1"), "--bits) 1: target int-generic allows 2 to"),
     ],
 )
-def test_mistakes(qat: Command, more: tuple[str, ...], words: str) -> None:
+def test_mistakes(qat: Command, folder: Path, more: tuple[str, ...], words: str) -> None:
+    (folder / "none").mkdir()
+    (folder / "train" / "one").mkdir()
+    write_png(folder / "train" / "one" / "same.png", smooth(3, 48))
+    if more[-1] == "train/one":
+        more = (*more, "--patch", "64")
     code, out, err = qat(*more)
     message = " ".join(err.split())
     assert (code, out) == (2, "") and words in message and "Traceback" not in err, err
+
+
+def test_one_image_is_noted(qat: Command, command: Command, folder: Path) -> None:
+    """The same sentence as for every other command, once; a stored start calibrates nothing."""
+    for path in sorted((folder / "train").iterdir())[1:]:
+        path.unlink()
+    (folder / "test").mkdir()
+    write_png(folder / "test" / "x.png", smooth(77, 48))
+    code, _, err = qat("--val", "test")
+    assert code == 0 and err.count("srq-hw: note: ") == 1
+    assert "calibration: train holds one image; all 2 patches are cut from it" in " ".join(err.split())
+    (folder / "done").rename(folder / "before")
+    code, _, err = command("--val", "test", "--start", "before", "--out", "done")
+    assert (code, err) == (0, "")
+
+
+def test_a_quantized_or_float_onnx_file(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Why it does not train, and what works."""
+    for name, words in (
+        ("foreign.onnx", ("is quantized already", "`srq-hw evaluate foreign.onnx`", "`srq-hw build foreign.onnx`")),
+        ("plain.onnx", ("a float ONNX file (no Quant node in it)", "pkg.module:factory")),
+        ("missing.qonnx", ("missing.qonnx: no such file",)),
+    ):
+        assert run(["qat", name, "--data", "train"]) == 2
+        message = " ".join(capfd.readouterr().err.split())
+        assert all(word in message for word in words) and "allowed are" not in message, message
 
 
 def test_another_run_in_the_folder(qat: Command) -> None:
