@@ -13,17 +13,20 @@ data=${DATA:-../shared/data}
 out=${OUT:-build/qat}
 python=${PYTHON:-.venv/bin/python}
 
-# network  weights  epochs  iterations  batch  patch (low-resolution pixels; a x4 network makes 16 times as many)
+# network  weights  epochs  iterations  batch  patch (low-resolution pixels; a x4 network makes 16 times as many)  rate
+# more: the first runs of docs/qat.md, "Measured"
 table='
-edsr_mlperf_f32b5_x2 edsr_mlperf_f32b5_x2 40 400 8 32
-edsr8_64_x2          edsr8_64_x2          20 200 8 32
-rnet9_64_x4          rnet9_64_x4          20 200 8 24
-carn_x2              carn_x2              20 200 8 32
-srresnet8_bn_x4      srresnet8_bn_x4      20 200 8 24
-idn_y_x4             idn_y_x4             20 200 8 24
+edsr_mlperf_f32b5_x2 edsr_mlperf_f32b5_x2 20  400 8 32 0.005
+edsr8_64_x2          edsr8_64_x2          14 1000 4 24 0.002
+rnet9_64_x4          rnet9_64_x4          12  100 8 24 0.005
+carn_x2              carn_x2              20  100 8 32 0.005  --tail 8
+carn_m_x4            carn_m_x2x3x4        20  150 8 24 0.005  --tail 8
+srresnet8_bn_x4      srresnet8_bn_x4      12 1000 4 16 0.0015
+idn_y_x2             idn_y_x2              8  500 4 24 0.0015
+idn_y_x4             idn_y_x4              8  500 4 16 0.0015
 '
 wanted=" $* "
-echo "$table" | while read -r network weights epochs iterations batch patch; do
+echo "$table" | while read -r network weights epochs iterations batch patch rate more; do
     case "$wanted" in
         *" $network "* | "  ") ;;
         *) continue ;;
@@ -34,10 +37,10 @@ echo "$table" | while read -r network weights epochs iterations batch patch; do
     else
         set -- --init srq
     fi
-    # shellcheck disable=SC2086  # QAT holds several words
+    # shellcheck disable=SC2086  # QAT and more hold several words
     "$python" -m srq_hw qat "$network" --weights "$data/weights/$weights.pth" \
         --target int-generic --bits 4 --edges 8 --sums 16 "$@" \
         --data "$data/T91" --data "$data/General100" --val "$data/Set5" \
         --epochs "$epochs" --iterations "$iterations" --batch "$batch" --patch "$patch" \
-        --out "$out/$network" --json ${QAT:-} </dev/null
+        --rate "$rate" $more --out "$out/$network" --json ${QAT:-} </dev/null
 done
