@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from srq_hw.files import write_json, write_text
 from srq_hw.graph.ir import IntGraph
 from srq_hw.networks.loading import FloatNetwork, run_levels
 from srq_hw.pipeline.notes import session_notes, session_warnings
-from srq_hw.pipeline.options import BuildOptions, check_file_options
+from srq_hw.pipeline.options import BuildOptions, check_file_options, prepare_folder
 from srq_hw.pipeline.pictures import render
 from srq_hw.pipeline.session import Session, image_channels, require_image_network
 from srq_hw.quantize.brevitas_layers import QuantNet
@@ -78,7 +77,7 @@ def evaluate_model(
     scale = graph.upscale if graph else session.network.scale
     warnings, notes = ([], []) if float_only else _beforehand(session, data, scale)
     if out is not None:
-        _prepare(out)
+        prepare_folder(out, state="")
     for text in (*warnings, *notes):
         warn(text)
     if float_only:
@@ -114,16 +113,6 @@ def _beforehand(session: Session, data: Path | None, scale: int) -> tuple[list[s
     else:
         tests = ((path.stem, read_rgb(path)) for path in list_images(data, "--data"))
     return session_warnings(session, tests, scale), session_notes(session)
-
-
-def _prepare(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; give a folder")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise InputError(f"--out {out}: cannot be written ({reason}); choose another folder") from error
 
 
 def _lowered(session: Session) -> IntGraph:

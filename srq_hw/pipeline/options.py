@@ -103,13 +103,13 @@ def check_fps(fps: float | None) -> None:
         raise InputError(f"--fps {fps:g}: wanted a rate above 0 and up to 1000000 frames per second")
 
 
-def prepare_folder(out: Path) -> None:
-    """Create the build folder and prove that files can be written there."""
+def prepare_folder(out: Path, state: str = STATE) -> None:
+    """Create the folder of --out with one for its state, and prove that files can be written there."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; give a folder")
     try:
-        (out / STATE).mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out / STATE):
+        (out / state).mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out / state):
             pass
     except OSError as error:
         raise InputError(
