@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from srq_hw.errors import InputError
+from srq_hw.exchange.names import QONNX_SUFFIXES
 from srq_hw.graph.check import AccumulatorProof, verify
 from srq_hw.graph.ir import IntGraph
 from srq_hw.graph.legality import Diagnostic
@@ -32,7 +33,7 @@ def read_graph(source: str, target: Target) -> IntGraph:
         graph = IntGraph.load(path)
         verify(graph)
         return graph
-    if path.suffix.lower() in (".qonnx", ".onnx"):
+    if path.suffix.lower() in QONNX_SUFFIXES:
         from srq_hw.exchange.lower import load_qonnx, lower
 
         return lower(load_qonnx(path), target, str(path))

@@ -13,14 +13,14 @@ from onnx import numpy_helper
 
 from srq_hw.compare.options import NARROWEST, Widths
 from srq_hw.errors import InputError, RunError
-from srq_hw.exchange.lower import load_qonnx, lower
+from srq_hw.exchange.lower import load_qonnx
+from srq_hw.exchange.names import QONNX_SUFFIXES, QUANT_NODES
 from srq_hw.fixedpoint import bits_for
 from srq_hw.graph.check import prove_accumulators
 from srq_hw.graph.ir import IntGraph
 from srq_hw.graph.legality import legality
 from srq_hw.pipeline.engine import sha256_file
-from srq_hw.pipeline.options import QONNX_SUFFIXES
-from srq_hw.pipeline.session import image_channels, require_image_network
+from srq_hw.pipeline.session import image_channels, lower_image_network
 from srq_hw.target import Target
 
 
@@ -48,8 +48,7 @@ def read_quantized_file(spec: str, target: Target, sha256: str | None = None) ->
     """Read and lower it. InputError as for a build of it, and where it is not legal on the target; RunError where its
     digest is not ``sha256``."""
     model = load_qonnx(Path(spec))
-    graph = lower(model, target, spec)
-    require_image_network(graph, spec)
+    graph = lower_image_network(model, target, spec)
     problem = first_problem(graph, target)
     if problem is not None:
         made = graph.metadata.get("target", target.name)
@@ -101,7 +100,7 @@ def _written_bits(model: onnx.ModelProto) -> dict[str, int]:
     found = {}
     for node in model.graph.node:
         quant = makers.get(node.input[1]) if node.op_type == "Conv" else None
-        if quant is not None and quant.op_type in ("Quant", "IntQuant") and quant.input[3] in constants:
+        if quant is not None and quant.op_type in QUANT_NODES and quant.input[3] in constants:
             bits = np.asarray(numpy_helper.to_array(constants[quant.input[3]]), np.float64).reshape(-1)
             found[node.name] = int(bits[0])
     return found

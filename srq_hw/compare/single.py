@@ -18,14 +18,13 @@ from srq_hw.evaluate.demo import demo_images
 from srq_hw.evaluate.images import list_images, read_rgb
 from srq_hw.evaluate.metrics import SSIM_WINDOW, least_side
 from srq_hw.exchange.direct import to_intgraph
-from srq_hw.exchange.lower import lower
 from srq_hw.files import write_json, write_text
 from srq_hw.graph.ir import IntGraph
 from srq_hw.networks.loading import FloatNetwork, run_levels
 from srq_hw.pipeline.notes import session_notes, session_warnings
 from srq_hw.pipeline.options import BuildOptions, check_file_options, prepare_folder
 from srq_hw.pipeline.pictures import render
-from srq_hw.pipeline.session import Session, image_channels, require_image_network
+from srq_hw.pipeline.session import Session, image_channels, lower_image_network
 from srq_hw.quantize.brevitas_layers import QuantNet
 from srq_hw.quantize.fallbacks import zero_points_missing
 from srq_hw.quantize.freeze import freeze, quant_net
@@ -73,7 +72,9 @@ def evaluate_model(
     if data is not None:
         list_images(data, "--data")
     network = None if options.is_file else session.network
-    graph = _lowered(session) if options.is_file else None
+    graph = None
+    if options.is_file:
+        graph = lower_image_network(session.foreign, session.target, str(options.model))
     scale = graph.upscale if graph else session.network.scale
     warnings, notes = ([], []) if float_only else _beforehand(session, data, scale)
     if out is not None:
@@ -113,13 +114,6 @@ def _beforehand(session: Session, data: Path | None, scale: int) -> tuple[list[s
     else:
         tests = ((path.stem, read_rgb(path)) for path in list_images(data, "--data"))
     return session_warnings(session, tests, scale), session_notes(session)
-
-
-def _lowered(session: Session) -> IntGraph:
-    source = str(session.options.model)
-    graph = lower(session.foreign, session.target, source)
-    require_image_network(graph, source)
-    return graph
 
 
 def _legal_notes(graph: IntGraph, session: Session, warn: Warn) -> list[str]:

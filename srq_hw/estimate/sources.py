@@ -18,11 +18,12 @@ from srq_hw.evaluate.demo import demo_calibration_images
 from srq_hw.evaluate.resize import downscale
 from srq_hw.exchange.direct import to_intgraph
 from srq_hw.exchange.lower import image_size, load_qonnx
+from srq_hw.exchange.names import QONNX_SUFFIXES
 from srq_hw.graph.ir import IntGraph
 from srq_hw.networks.loading import FloatNetwork, load_network
 from srq_hw.normalform.normal import NormalNet
 from srq_hw.normalform.trace import normalize
-from srq_hw.pipeline.options import DEFAULT_RECIPE, QONNX_SUFFIXES
+from srq_hw.pipeline.options import DEFAULT_RECIPE
 from srq_hw.quantize.freeze import freeze
 from srq_hw.quantize.ptq import quantize
 from srq_hw.quantize.recipe import Patches, load_recipe

@@ -27,9 +27,9 @@ def shared_warnings(names: Sequence[str]) -> list[str]:
         return []
     named = ", ".join(names[:NAMED_IMAGES])
     more = f" and {len(names) - NAMED_IMAGES} more" if len(names) > NAMED_IMAGES else ""
-    what = "1 test image is also a calibration image" if len(names) == 1 else (
-        f"{len(names)} test images are also calibration images"
-    )  # fmt: skip
+    what = f"{len(names)} test images are also calibration images"
+    if len(names) == 1:
+        what = "1 test image is also a calibration image"
     return [f"{what} ({named}{more}): figures on them say nothing about new images; use another --calib-images"]
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srq_hw.errors import InputError
+from srq_hw.exchange.names import QONNX_SUFFIXES, QUANT_NODES
 from srq_hw.networks.checkpoint import CHECKPOINT_SUFFIXES, build_network, load_into, sha256_of
 from srq_hw.networks.fetch import fetched_file
 from srq_hw.networks.options import parse_options
@@ -25,9 +26,6 @@ from srq_hw.networks.sources import source_of
 from srq_hw.yamlfile import did_you_mean
 
 _PROBE_SIDE = 16
-#: files that hold a quantized network, and the nodes by which they tell
-ONNX_SUFFIXES = (".qonnx", ".onnx")
-QUANT_NODES = ("Quant", "IntQuant")
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def _as_path(place: Path | Traversable) -> Iterator[Path]:
 def _unknown(name: str) -> str:
     """What is wrong with a name, and what the user may have meant: a file of weights or of integers is no network."""
     known = ", ".join(NETWORKS)
-    if Path(name).suffix.lower() in ONNX_SUFFIXES:
+    if Path(name).suffix.lower() in QONNX_SUFFIXES:
         return _no_float_network(name)
     if Path(name).suffix.lower() in CHECKPOINT_SUFFIXES:
         return (

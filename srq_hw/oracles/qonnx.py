@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from srq_hw.exchange.names import QUANT_NODES
 from srq_hw.exchange.qonnx_export import META_PREFIX
 from srq_hw.exchange.values import ROUNDING_MODES, attributes
 from srq_hw.graph.check import SAME_TYPE_OPS
@@ -67,13 +68,13 @@ def qonnx_oracle(model: onnx.ModelProto, graph: IntGraph, image: npt.NDArray[np.
             name = made
             producer = graph.producer(name)
             moves = producer is not None and producer.op in SAME_TYPE_OPS
-            if name not in reference or not (moves or proto.op_type in ("Quant", "IntQuant")):
+            if name not in reference or not (moves or proto.op_type in QUANT_NODES):
                 continue
             tensor = graph.tensors[name]
             assert tensor.scale is not None
             found = np.rint(np.asarray(context[name], np.float64) / tensor.scale).transpose(0, 2, 3, 1).astype(np.int64)
             found += tensor.zero_point
-            shuffle = producer if moves and proto.op_type in ("Quant", "IntQuant") else None
+            shuffle = producer if moves and proto.op_type in QUANT_NODES else None
             if shuffle is not None:  # a transposed convolution is quantized in front of its pixel shuffle
                 found, name = undo_depth_to_space(found, shuffle), shuffle.inputs[0]
                 producer, moves = graph.producer(name), False

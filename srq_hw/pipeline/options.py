@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srq_hw.errors import InputError
+from srq_hw.exchange.names import QONNX_SUFFIXES
 from srq_hw.pipeline.engine import STATE
 
 SIZE_LIMITS = (8, 4096)
 DEFAULT_SIZE = (64, 64)
 DEFAULT_RECIPE = "percentile"
-QONNX_SUFFIXES = (".qonnx", ".onnx")
 
 
 @dataclass(frozen=True)

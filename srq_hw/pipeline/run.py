@@ -11,13 +11,13 @@ from typing import Any, Protocol
 
 from srq_hw.backends.finn.placement import check_library
 from srq_hw.errors import InputError, RunError, SrqError
-from srq_hw.exchange.lower import image_size, lower
+from srq_hw.exchange.lower import image_size
 from srq_hw.files import write_json, write_text
 from srq_hw.pipeline.assemble import assemble
 from srq_hw.pipeline.engine import StepRecord, final_places, locked, run_step
 from srq_hw.pipeline.notes import build_notes
 from srq_hw.pipeline.options import BuildOptions, check_file_options, check_fps, prepare_folder
-from srq_hw.pipeline.session import Session, require_image_network
+from srq_hw.pipeline.session import Session, lower_image_network
 from srq_hw.pipeline.steps import build_steps
 from srq_hw.report.html import write_html
 from srq_hw.report.schema import validate
@@ -82,8 +82,7 @@ def _check_inputs(session: Session) -> None:
     _ = session.target
     if session.options.is_file:
         check_file_options(session.options, image_size(session.foreign))
-        source = str(session.options.model)
-        require_image_network(lower(session.foreign, session.target, source), source)
+        lower_image_network(session.foreign, session.target, str(session.options.model))
         return
     _ = session.recipe
     _ = session.plan

@@ -20,7 +20,7 @@ from srq_hw.evaluate.datasets import Pair, make_pair
 from srq_hw.evaluate.demo import DemoImage, demo_calibration_images, demo_images
 from srq_hw.evaluate.images import list_images, read_rgb
 from srq_hw.evaluate.resize import downscale
-from srq_hw.exchange.lower import image_size, load_qonnx
+from srq_hw.exchange.lower import image_size, load_qonnx, lower
 from srq_hw.graph.ir import IntGraph
 from srq_hw.networks.loading import FloatNetwork, load_network
 from srq_hw.normalform.normal import NormalNet
@@ -248,8 +248,10 @@ def image_channels(graph: IntGraph) -> int:
     return graph.tensors[graph.input].channels
 
 
-def require_image_network(graph: IntGraph, source: str) -> None:
-    """Pictures are RGB or Y: 3 or 1 channels in, as many out, and something is quantized. Else InputError."""
+def lower_image_network(model: onnx.ModelProto, target: Target, source: str) -> IntGraph:
+    """A foreign file as an IntGraph. InputError where it cannot be lowered or is no network of pictures: RGB or Y, so 3
+    or 1 channels in and as many out, with something that is quantized."""
+    graph = lower(model, target, source)
     if all(node.op != "Conv" for node in graph.nodes):
         raise InputError(f"{source}: no convolution; a build needs a network with at least one")
     into, out = graph.tensors[graph.input].channels, graph.tensors[graph.output].channels
@@ -258,6 +260,7 @@ def require_image_network(graph: IntGraph, source: str) -> None:
             f"{source}: {into} channels in tensor {graph.input}, {out} in {graph.output}; a build needs RGB in and out "
             "(3 and 3) or Y in and out (1 and 1)"
         )
+    return graph
 
 
 def macs_per_pixel(graph: IntGraph) -> int:
