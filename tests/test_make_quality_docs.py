@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.make_quality_docs import BEGIN, END, replace_tables
-from scripts.quality.cells import Cell, of_compare, of_peers
-from scripts.quality.tables import against_goals, by_method, by_tool, of_daq, of_seconds
+from scripts.quality import measured
+from scripts.quality.cells import Cell, of_compare, of_daq, of_peers
+from scripts.quality.tables import against_goals, by_method, by_tool, daq_table, of_code, of_seconds
 
 
 def cell(network: str, method: str, bits: int, losses: dict[str, float], error: str | None = None) -> dict[str, Any]:
@@ -19,7 +20,8 @@ def cell(network: str, method: str, bits: int, losses: dict[str, float], error: 
 
 def write(path: Path, cells: list[dict[str, Any]], tail: int | None = None) -> Path:
     policy = {"edges": None, "tail": tail, "sums": 16}
-    path.write_text(json.dumps({"target": {"name": "int-generic"}, "policy": policy, "cells": cells}))
+    tool = {"version": "0", "source_sha256": "0123456789abcdef"}
+    path.write_text(json.dumps({"tool": tool, "target": {"name": "int-generic"}, "policy": policy, "cells": cells}))
     return path
 
 
@@ -81,8 +83,28 @@ def test_by_tool(tmp_path: Path) -> None:
 
 def test_daq_and_seconds(tmp_path: Path) -> None:
     rows = [{"network": "a", "images": "Set5", "bits": bits, "drop_psnr": 1 / bits} for bits in (4, 8)]
-    assert of_daq(rows)[-2:] == ["|---|---|", "| a | 0.125 / 0.250 |"]
+    (tmp_path / "daq.json").write_text(json.dumps(rows))
+    assert daq_table(of_daq(tmp_path / "daq.json"))[-2:] == ["|---|---|", "| a | 0.125 / 0.250 |"]
     assert of_seconds(ours(tmp_path))[-2:] == ["| a | – | 3 |", "| b | 3 | – |"]
+
+
+def test_measured_values_are_kept(tmp_path: Path) -> None:
+    """What was written is read back, digits and failures included; a new cell takes the place of the old one."""
+    place = tmp_path / "measured" / "compare.csv"
+    assert measured.read(place) == []
+    cells = ours(tmp_path)
+    measured.write(place, cells)
+    assert measured.read(place) == cells
+    assert [cell.code for cell in cells] == ["0123456789ab"] * 3
+    again = Cell("a", 2, "srq", "Set5", 0.125, 4.0, "feedfeedfeed")
+    merged = measured.merge(cells, [again])
+    assert merged == [again, *cells[1:]]
+    assert of_code(merged, "feedfeedfeed") == [
+        "",
+        "1 of 3 cells were computed by the code as it stands (digest feedfeedfeed), the others by earlier commits "
+        "(column `code` of measured/compare.csv).",
+    ]
+    assert of_code([again], "feedfeedfeed")[1].endswith("(digest feedfeedfeed).")
 
 
 def test_the_text_around_stays() -> None:

@@ -10,16 +10,19 @@ from pathlib import Path
 #: in the order in which tables stand
 SETS = ("Set5", "Set14", "BSD100")
 METHODS = ("minmax", "percentile", "mse", "psnr", "dbdc", "pac", "srq")
+#: digits of a digest of code that a cell keeps
+DIGEST = 12
 
 
 @dataclass(frozen=True)
 class Setting:
     """Widths and target that one table is about.
 
-    peers: the setting's name in the peers' benchmark; part: what of the best peer's loss is the most allowed; goal:
-    the loss in dB that is aimed at; None where the project has set none.
+    name: in docs/measured; peers: in the peers' benchmark; part: what of the best peer's loss is the most allowed;
+    goal: the loss in dB that is aimed at; None where the project has set none.
     """
 
+    name: str
     target: str
     bits: int
     tail: int | None
@@ -30,11 +33,19 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("int-generic", 8, None, "W8A8", "W8A8, all layers", 1.0, 0.03),
-    Setting("int-generic", 6, None, "W6A6 ht8", "W6A6, first and last convolutions 8 bits", 1 / 2, 0.12),
-    Setting("int-generic", 4, None, "W4A4 ht8", "W4A4, first and last convolutions 8 bits", 1 / 2, 0.50),
-    Setting("int-generic", 4, 8, "-", "W4A4, first and last convolutions and upsampler 8 bits (--tail 8)"),
+    Setting("W8A8", "int-generic", 8, None, "W8A8", "W8A8, all layers", 1.0, 0.03),
+    Setting("W6A6", "int-generic", 6, None, "W6A6 ht8", "W6A6, first and last convolutions 8 bits", 1 / 2, 0.12),
+    Setting("W4A4", "int-generic", 4, None, "W4A4 ht8", "W4A4, first and last convolutions 8 bits", 1 / 2, 0.50),
     Setting(
+        "W4A4 tail 8",
+        "int-generic",
+        4,
+        8,
+        "-",
+        "W4A4, first and last convolutions and upsampler 8 bits (--tail 8)",
+    ),
+    Setting(
+        "W8A8 pow2",
         "dpu-pow2",
         8,
         None,
@@ -50,7 +61,8 @@ SETTINGS = (
 class Cell:
     """Loss of one network in one setting by one method (ours) or tool and variant (a peer's) on one set.
 
-    loss: float minus quantized, dB; None where the run failed. setting: index into SETTINGS.
+    loss: float minus quantized, dB; None where the run failed. setting: index into SETTINGS. code: digest of what
+    computed it, where a cell tells.
     """
 
     network: str
@@ -59,6 +71,7 @@ class Cell:
     images: str
     loss: float | None
     seconds: float | None = None
+    code: str = ""
 
 
 def of_compare(files: Iterable[Path]) -> list[Cell]:
@@ -66,6 +79,7 @@ def of_compare(files: Iterable[Path]) -> list[Cell]:
     found: dict[tuple[str, int, str, str], Cell] = {}
     for path in files:
         data = json.loads(path.read_text())
+        code = data["tool"]["source_sha256"]
         for cell in data["cells"]:
             where = _setting(data["target"]["name"], cell["weight_bits"], cell["act_bits"], data["policy"]["tail"])
             if where is None:
@@ -73,7 +87,7 @@ def of_compare(files: Iterable[Path]) -> list[Cell]:
             for images, score in cell["sets"].items():
                 loss = None if cell["error"] else score["drop_psnr"]
                 key = cell["network"], where, cell["method"], images
-                found[key] = Cell(*key, loss, cell["calibration_seconds"])
+                found[key] = Cell(*key, loss, cell["calibration_seconds"], code[:DIGEST])
     return list(found.values())
 
 
@@ -87,6 +101,16 @@ def of_peers(files: Iterable[Path]) -> list[Cell]:
             key = cell["network"], places[cell["setting"]], f"{cell['peer']} {cell['variant']}", cell["images"]
             found[key] = Cell(*key, loss, cell["quantize_seconds"])
     return list(found.values())
+
+
+def of_daq(file: Path) -> list[Cell]:
+    """Cells of daq.json; the widths stand for the settings of that name, though DAQ quantizes less."""
+    found = []
+    for row in json.loads(file.read_text()):
+        where = _setting("int-generic", row["bits"], row["bits"], None)
+        if where is not None:
+            found.append(Cell(row["network"], where, "daq", row["images"], row["drop_psnr"]))
+    return found
 
 
 def best_peers(cells: Iterable[Cell]) -> dict[tuple[str, int, str], Cell]:

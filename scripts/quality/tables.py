@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from scripts.quality.cells import METHODS, SETS, SETTINGS, Cell, best_peers
 
@@ -28,6 +27,13 @@ def by_method(cells: Sequence[Cell], rivals: Sequence[Cell]) -> list[str]:
                 rival = best.get((name, index, images))
                 lines.append(_row(name, *losses, f"{_loss(rival)} ({rival.method})" if rival else NOT_RUN))
     return lines
+
+
+def of_code(cells: Sequence[Cell], now: str) -> list[str]:
+    """How many cells were computed by the code of srq_hw as it stands (digest now)."""
+    count = sum(cell.code == now for cell in cells)
+    kept = "" if count == len(cells) else ", the others by earlier commits (column `code` of measured/compare.csv)"
+    return ["", f"{count} of {len(cells)} cells were computed by the code as it stands (digest {now}){kept}."]
 
 
 def against_goals(cells: Sequence[Cell], rivals: Sequence[Cell]) -> list[str]:
@@ -85,28 +91,32 @@ def by_tool(rivals: Sequence[Cell], order: Sequence[str] = ()) -> list[str]:
     return lines
 
 
-def of_daq(rows: Iterable[dict[str, Any]]) -> list[str]:
+def daq_table(cells: Sequence[Cell]) -> list[str]:
     """DAQ, which no static integers can express: its losses in float, widths one after another."""
-    found = {(row["network"], row["images"], row["bits"]): row["drop_psnr"] for row in rows}
-    names = list(dict.fromkeys(network for network, _, _ in found))
-    sets = [images for images in SETS if any(key[1] == images for key in found)]
-    widths = sorted({bits for _, _, bits in found}, reverse=True)
-    title = f"### DAQ, steps of every image and channel at run time, in float: {', '.join(f'{b} bits' for b in widths)}"
+    found = {(cell.network, cell.images, cell.setting): cell for cell in cells}
+    sets = [images for images in SETS if any(cell.images == images for cell in cells)]
+    settings = sorted({cell.setting for cell in cells})
+    widths = ", ".join(f"{SETTINGS[index].bits} bits" for index in settings)
+    title = f"### DAQ, steps of every image and channel at run time, in float: {widths}"
     lines = ["", title, "", *_head("network", *sets)]
-    for name in names:
-        losses = [[found.get((name, images, bits)) for bits in widths] for images in sets]
-        texts = [" / ".join(NOT_RUN if loss is None else f"{loss:.3f}" for loss in row) for row in losses]
-        lines.append(_row(name, *texts))
+    for name in networks_of(cells):
+        losses = [" / ".join(_loss(found.get((name, images, index))) for index in settings) for images in sets]
+        lines.append(_row(name, *losses))
     return lines
 
 
 def of_seconds(cells: Sequence[Cell]) -> list[str]:
     """Seconds of quantization, the longest of a network's settings."""
-    methods = [method for method in METHODS if any(cell.method == method and cell.seconds for cell in cells)]
+    methods = [
+        method for method in METHODS if any(cell.method == method and cell.seconds is not None for cell in cells)
+    ]
     lines = ["", "### Seconds of quantization, the longest of all widths and targets", "", *_head("network", *methods)]
     for name in networks_of(cells):
         longest = [
-            max((c.seconds for c in cells if (c.network, c.method) == (name, method) and c.seconds), default=None)
+            max(
+                (c.seconds for c in cells if (c.network, c.method) == (name, method) and c.seconds is not None),
+                default=None,
+            )
             for method in methods
         ]
         lines.append(_row(name, *(NOT_RUN if value is None else f"{value:.0f}" for value in longest)))
