@@ -43,6 +43,8 @@ WEIGHTS = {
     "srresnet8_bn_x4": "srresnet8_bn_x4.pth",
     "rnet9_64_x4": "rnet9_64_x4.pth",
     "carn_x2": "carn_x2.pth",
+    "carn_m_x2": "carn_m_x2x3x4.pth",
+    "carn_m_x3": "carn_m_x2x3x4.pth",
     "carn_m_x4": "carn_m_x2x3x4.pth",
     "idn_y_x2": "idn_y_x2.pth",
     "idn_y_x4": "idn_y_x4.pth",

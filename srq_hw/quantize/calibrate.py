@@ -14,7 +14,7 @@ from srq_hw.quantize.asymmetric import asymmetric_scales
 from srq_hw.quantize.calibration import Calibration, Range
 from srq_hw.quantize.clipping import clip_bounds
 from srq_hw.quantize.histogram import Histogram, merge
-from srq_hw.quantize.image_search import refine
+from srq_hw.quantize.image_search import refine, searches
 from srq_hw.quantize.joint_search import joint_search
 from srq_hw.quantize.plan import QuantPlan, QuantPoint, with_zero_points
 from srq_hw.quantize.recipe import Recipe
@@ -63,7 +63,7 @@ def calibrate(
     found = Calibration(scales, _weight_scales(plan, target, recipe, scales, patches), ranges, zero_points)
     if recipe.weights.method == "joint":
         found = joint_search(plan, found, target, recipe.weights, patches)
-    if recipe.search:
+    if recipe.search and searches(recipe.search, target):
         found = refine(plan, found, target, patches, recipe.search, progress)
     return found
 

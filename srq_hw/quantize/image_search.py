@@ -45,6 +45,11 @@ class Coordinate:
     conv: str = ""
 
 
+def searches(options: ImageSearch, target: Target) -> bool:
+    """Whether the options ask for a search on this target."""
+    return options.targets == "all" or shifts_only(target)
+
+
 def refine(
     plan: QuantPlan,
     calibration: Calibration,

@@ -15,8 +15,9 @@ from srq_hw.quantize.calibrate import calibrate, sample_patches
 from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.equalize import equalize
 from srq_hw.quantize.held import Bound
+from srq_hw.quantize.image_search import searches
 from srq_hw.quantize.plan import QuantPlan, make_plan
-from srq_hw.quantize.recipe import Recipe, Rotate
+from srq_hw.quantize.recipe import ImageSearch, Recipe, Reconstruct, Rotate
 from srq_hw.quantize.reconstruct import reconstruct
 from srq_hw.quantize.rotate import rotations
 from srq_hw.quantize.weight_search import input_power
@@ -66,13 +67,25 @@ def quantize(
     fitted = (plan, calibration)
     if recipe.reconstruct:  # of what was fitted the steps and biases; the weights are fitted anew in every step
         plan = with_biases(real, {layer.name: layer.bias for layer in plan.layers if layer.bias is not None})
-        plan, calibration = reconstruct(plan, calibration, target, images, recipe.reconstruct, progress, bound)
+        options = _held(recipe.reconstruct, recipe.search, target)
+        plan, calibration = reconstruct(plan, calibration, target, images, options, progress, bound)
     if recipe.bias_correction:
         plan = with_biases(plan, correct_bias(plan, calibration, target, patches))
     if bits:  # proves the bound on the last integers; absurd rates may have learned worse than nothing
         learned = fit_accumulators(plan, calibration, target, bits, patches)
         plan, calibration = nearest((fitted, learned), target, patches)
     return Quantized(plan, calibration)
+
+
+def _held(options: Reconstruct, search: ImageSearch | None, target: Target) -> Reconstruct:
+    """The same phases without rates for activation steps, where a search has put those and says to hold them."""
+    if search is None or not search.hold or not searches(search, target):
+        return options
+    phases = [
+        phase.model_copy(update={"rates": phase.rates.model_copy(update={"activations": None})})
+        for phase in options.phases
+    ]
+    return options.model_copy(update={"phases": tuple(phases)})
 
 
 def _rotated(

@@ -149,6 +149,13 @@ class ImageSearch(_Part):
     seconds: Annotated[
         float | None, Field(gt=0, description="Stop after so long; the result then depends on the machine's speed.")
     ] = None
+    targets: Annotated[
+        Literal["all", "shifts"],
+        Field(description="shifts: search only for targets whose steps are powers of two."),
+    ] = "all"
+    hold: Annotated[
+        bool, Field(description="`reconstruct` leaves the activation steps where the search has put them.")
+    ] = False
 
 
 class Policy(_Part):
@@ -241,6 +248,10 @@ class Rates(_Part):
     ] = None
     last: Annotated[float, Field(ge=0, le=1, description="Where the cosine ends, as a part of the first rate.")] = 0.0
 
+    def kinds(self) -> set[str]:
+        """What a phase with these rates learns."""
+        return {name for name in type(self).model_fields if name != "last" and getattr(self, name) is not None}
+
     def of(self, kind: str, bits: int) -> float | None:
         """The first rate of a kind at a bit width."""
         rate: float | dict[int, float] | None = getattr(self, kind)
@@ -332,6 +343,17 @@ class Recipe(_Part):
             "learn within it. None: as is.",
         ),
     ] = None
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Recipe:
+        if self.search and self.search.hold and self.reconstruct:
+            for number, phase in enumerate(self.reconstruct.phases, 1):
+                if phase.rates.kinds() == {"activations"}:
+                    raise ValueError(
+                        f"search.hold leaves phase {number} of reconstruct nothing to learn: its rates name "
+                        "activations only; give it other rates or take hold out"
+                    )
+        return self
 
 
 def with_policy(recipe: Recipe, edges: int | None, tail: int | None, sums: int | None) -> Recipe:

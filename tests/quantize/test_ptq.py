@@ -71,6 +71,38 @@ def test_every_recipe_on_a_shift_only_target(name: str) -> None:
     assert all(np.frexp(step)[0] == 0.5 for step in quantized.calibration.scales.values())
 
 
+def test_searched_powers_of_two_are_held() -> None:
+    """They end where the search has put them, whatever rates the recipe has; weights are learned around them."""
+    search, target = {"patches": 2, "sweeps": 1}, load_target("dpu-pow2")
+    phases = [{"iterations": 6, "rates": {"activations": 0.7, "weights": 0.01, "biases": 0.01, "last": 1.0}}]
+    learned = {"phases": phases, "batch": 1, "crop": 16, "pool": 2, "reach": None}
+    found = made(small("minmax", search=search), target, 8)
+    held = made(small("minmax", search=search | {"hold": True}, reconstruct=learned), target, 8)
+    free = made(small("minmax", search=search, reconstruct=learned), target, 8)
+    assert held.calibration.scales == found.calibration.scales
+    assert free.calibration.scales != found.calibration.scales
+    weights = [next(layer.weight for layer in item.plan.layers if layer.op == "conv") for item in (held, found)]
+    assert not np.array_equal(*weights)
+
+
+def test_a_search_for_shifts_leaves_multipliers_alone() -> None:
+    """Neither searched nor held there: the same integers as without the section."""
+    section = {"search": {"targets": "shifts", "hold": True}}
+    for name in ("minmax", "srq"):
+        with_it, without = (made(small(name, **part)) for part in (section, {"search": None}))
+        graphs = [graph_hash(item.plan, item.calibration, GENERIC) for item in (with_it, without)]
+        assert graphs[0] == graphs[1]
+    target = load_target("dpu-pow2")
+    found, plain = (made(small("minmax", **part), target, 8).calibration.scales for part in (section, {}))
+    assert found != plain
+
+
+def test_a_phase_that_could_learn_nothing_is_refused() -> None:
+    phases = [{"iterations": 1, "rates": {"activations": 0.1, "last": 0.5}}]
+    with pytest.raises(ValueError, match="phase 1 of reconstruct nothing to learn"):
+        small("minmax", search={"hold": True}, reconstruct={"phases": phases})
+
+
 EXTRAS: dict[str, dict[str, object]] = {
     "equalize": {"equalize": {"statistic": "max", "strength": 1.0}},
     "bias correction": {"bias_correction": True},
