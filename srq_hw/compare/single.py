@@ -25,6 +25,7 @@ from srq_hw.pipeline.notes import session_notes, session_warnings
 from srq_hw.pipeline.options import BuildOptions, check_file_options, prepare_folder
 from srq_hw.pipeline.pictures import render
 from srq_hw.pipeline.session import Session, image_channels, lower_image_network
+from srq_hw.pipeline.stored import check_quantized_options
 from srq_hw.quantize.brevitas_layers import QuantNet
 from srq_hw.quantize.fallbacks import zero_points_missing
 from srq_hw.quantize.freeze import freeze, quant_net
@@ -108,6 +109,8 @@ def _beforehand(session: Session, data: Path | None, scale: int) -> tuple[list[s
         return [], []
     if session.options.quantized is None:
         _ = session.recipe
+    else:
+        check_quantized_options(session.options, session.plan, session.target)
     _ = session.plan
     if data is None:
         tests: Iterator[tuple[str, Any]] = ((item.name, item.rgb) for item in session.test_images)

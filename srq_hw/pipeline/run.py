@@ -19,6 +19,7 @@ from srq_hw.pipeline.notes import build_notes
 from srq_hw.pipeline.options import BuildOptions, check_file_options, check_fps, prepare_folder
 from srq_hw.pipeline.session import Session, lower_image_network
 from srq_hw.pipeline.steps import build_steps
+from srq_hw.pipeline.stored import check_quantized_options
 from srq_hw.report.html import write_html
 from srq_hw.report.schema import validate
 from srq_hw.tools import tool_seconds
@@ -84,6 +85,8 @@ def _check_inputs(session: Session) -> None:
         check_file_options(session.options, image_size(session.foreign))
         lower_image_network(session.foreign, session.target, str(session.options.model))
         return
+    if session.options.quantized is not None:
+        check_quantized_options(session.options, session.plan, session.target)
     _ = session.recipe
     _ = session.plan
     if session.options.calib_images is not None:

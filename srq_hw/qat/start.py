@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from srq_hw.errors import InputError
 from srq_hw.files import write_bytes
 from srq_hw.normalform.normal import NormalNet
 from srq_hw.pipeline.engine import sha256_json
+from srq_hw.pipeline.stored import makes_other_bits, other_widths
 from srq_hw.qat.options import QatOptions
 from srq_hw.quantize.plan import QuantPlan
-from srq_hw.quantize.policy import LayerPolicy, choose_bits
+from srq_hw.quantize.policy import LayerPolicy
 from srq_hw.quantize.store import FILES, load_quantized
 from srq_hw.target import Target
 
@@ -58,26 +59,9 @@ def _require_elsewhere(folder: Path, out: Path) -> None:
 
 
 def _require_widths(options: QatOptions, folder: Path, plan: QuantPlan, target: Target) -> None:
-    """InputError naming every width that is asked for and is not the stored network's; both values.
-
-    --edges, --tail and --sums are compared by what they make of the layers: 8 is no contradiction where all have 8.
-    """
-
-    def differs(policy: LayerPolicy) -> bool:
-        return choose_bits(plan.net, target, plan.weight_bits, plan.act_bits, policy) != plan.bits
-
-    different = []
-    for name, asked, stored in (
-        ("--weight-bits (or --bits)", options.weight_bits, plan.weight_bits),
-        ("--act-bits (or --bits)", options.act_bits, plan.act_bits),
-    ):
-        if asked is not None and asked != stored:
-            different.append(f"{name} {stored} there, {asked} here")
-    for key in ("edges", "tail", "sums"):
-        asked, stored = getattr(options, key), getattr(plan.policy, key)
-        if asked is not None and differs(replace(plan.policy, **{key: asked})):
-            different.append(f"--{key} {'none' if stored is None else stored} there, {asked} here")
-    if options.fqsr and differs(LayerPolicy()):
+    """InputError naming every width that is asked for and is not the stored network's; both values."""
+    different = other_widths(options, plan, target)
+    if options.fqsr and makes_other_bits(plan, target, LayerPolicy()):
         different.append(f"--fqsr not there ({_policy_text(plan.policy)}), but here")
     if different:
         raise InputError(

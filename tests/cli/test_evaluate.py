@@ -116,6 +116,35 @@ def test_a_stored_network(srq: Srq, folders: Path, finished: Path) -> None:
     assert found["rows"][0]["drop_psnr"] is not None and found["parity"]["equal"]
 
 
+@pytest.mark.parametrize("command", ["evaluate", "build"])
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (("--calib", "mse"), "--calib mse: --quantized"),
+        (
+            ("--bits", "3"),
+            "--weight-bits (or --bits) {weight_bits} there, 3 here; --act-bits (or --bits) {act_bits} there",
+        ),
+        (("--edges", "5"), "--edges none there, 5 here"),
+    ],
+)
+def test_a_stored_network_has_its_own_widths(
+    srq: Srq, folders: Path, finished: Path, command: str, flags: tuple[str, str], named: str
+) -> None:
+    """An option that would be without effect is refused."""
+    stored = json.loads((finished / "calibration.json").read_text())
+    out = ("--out", "never") if command == "build" else ()
+    srq(command, SMALL[1], "--quantized", finished, *flags, *out).refused(named.format(**stored))
+    assert not (folders / "never").exists()
+
+
+def test_widths_that_a_stored_network_has_may_be_named(srq: Srq, folders: Path, finished: Path) -> None:
+    stored = json.loads((finished / "calibration.json").read_text())
+    bits = ("--weight-bits", stored["weight_bits"], "--act-bits", stored["act_bits"])
+    done = srq("build", SMALL[1], "--quantized", finished, *bits, "--stop-after", "calibrate", "--out", "again")
+    assert (done.code, done.err) == (0, ""), done.err
+
+
 @pytest.mark.parametrize("low", [False, True])
 def test_calibration_images_that_are_scored_on(srq: Srq, folders: Path, low: bool) -> None:
     """The same pixels under another name, or the test image made smaller as the network gets it."""
