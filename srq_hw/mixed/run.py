@@ -87,7 +87,7 @@ def _tests(session: Session, folder: Path | None) -> list[Image]:
     if folder is None:
         pictures = [downscale(item.rgb, session.network.scale) for item in demo_images()]
     else:
-        pictures = [read_rgb(path) for path in list_images(folder)[:TEST_IMAGES]]
+        pictures = [read_rgb(path) for path in list_images(folder, "--test-images")[:TEST_IMAGES]]
     found = [_middle(network_view(picture, session.network.channels)) for picture in pictures]
     known = {image_sha256(_middle(image)) for image in session.calibration_images}
     for image, picture in zip(found, pictures, strict=True):

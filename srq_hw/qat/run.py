@@ -196,6 +196,7 @@ def _finish(options: QatOptions, job: _Job, quantized: Quantized, state: Checkpo
             "mismatches": sum(item.mismatches for item in comparisons),
             "equal": all(item.equal for item in comparisons),
         },
+        "notes": _notes(options, job),
     }
     write_json(options.out / "qat.json", found)
     return found

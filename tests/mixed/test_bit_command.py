@@ -57,7 +57,7 @@ def test_the_terminal_shows_widths_points_and_where_the_recipe_is(
         (["--budget", "bits=4", "--widths", "9-12"], "target zcu104 allows 2 to 8"),
         (["--budget", "dsp=9", "--target", "int-generic"], "names no device"),
         (["--budget", "bits=4", "--input-size", "5"], "--input-size"),
-        (["--budget", "bits=4", "--test-images", "ownnets"], "ownnets"),
+        (["--budget", "bits=4", "--test-images", "ownnets"], "--test-images ownnets: holds no image"),
     ],
 )
 def test_mistakes_are_one_sentence(

@@ -92,10 +92,14 @@ def test_one_image_is_noted(qat: Command, command: Command, folder: Path) -> Non
     write_png(folder / "test" / "x.png", smooth(77, 48))
     code, _, err = qat("--val", "test")
     assert code == 0 and err.count("srq-hw: note: ") == 1
-    assert "calibration: train holds one image; all 2 patches are cut from it" in " ".join(err.split())
+    note = "calibration: train holds one image; all 2 patches are cut from it"
+    assert note in " ".join(err.split())
+    (said,) = json.loads((folder / "done" / "qat.json").read_text())["notes"]
+    assert said.startswith(note)
     (folder / "done").rename(folder / "before")
     code, _, err = command("--val", "test", "--start", "before", "--out", "done")
     assert (code, err) == (0, "")
+    assert json.loads((folder / "done" / "qat.json").read_text())["notes"] == []
 
 
 def test_a_quantized_or_float_onnx_file(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
