@@ -38,6 +38,7 @@ from srq_hw.proof import frozen_against_reference
 from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.fallbacks import NO_ZERO_POINTS, zero_points_missing
 from srq_hw.quantize.freeze import Frozen, freeze, load_frozen, quant_net
+from srq_hw.quantize.guide import added_work
 from srq_hw.quantize.plan import QuantPlan
 from srq_hw.quantize.ptq import Quantized, quantize
 from srq_hw.simulate import reference
@@ -190,6 +191,10 @@ def quantized_text(plan: QuantPlan, no_zero_points: str | None = None) -> str:
     if any(layer.op == "add" for layer in plan.layers):
         parts.append(f"sums {plan.bits.sums}")
     parts.append("image and output 8")
+    guide = plan.net.guide
+    if guide is not None:
+        work = f"{100 * added_work(plan.net):.1f} % more multiply-adds"
+        parts.append(f"{guide.channels} channels guide {len(guide.convs)} conv ({work})")
     return "; ".join([*parts, f"{NO_ZERO_POINTS} ({no_zero_points})"] if no_zero_points else parts)
 
 

@@ -46,6 +46,16 @@ class Layer:
     kernel: str | None = None
 
 
+@dataclass(frozen=True)
+class Guide:
+    """What `quantize.guide` has put into a network: a convolution of the image by that name, whose channels are read
+    beside the operands of ``convs``."""
+
+    name: str
+    channels: int
+    convs: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class NormalNet:
     """Layers in execution order; the first is the image, the last makes the output.
@@ -57,6 +67,7 @@ class NormalNet:
     layers: tuple[Layer, ...]
     input_max: float
     channels: int = 3
+    guide: Guide | None = None
 
     @property
     def grey_level(self) -> float:

@@ -100,7 +100,9 @@ def _quantization(session: Session) -> dict[str, Any]:
     }
     if own:  # real values of the weights, one integer being the mean step of the layer's channels
         steps = {name: float(np.mean(conv.weight_scale)) for name, conv in session.frozen.convs.items()}
-        weights = [_in_real(row, steps[row["name"]], session.plan.weight_bits_of(row["name"])) for row in weights]
+        weights = [
+            _in_real(row, steps[row["name"]], session.quantized.plan.weight_bits_of(row["name"])) for row in weights
+        ]
     return head | {"layers": _layers(session) if own else [], "weights": weights}
 
 
@@ -117,7 +119,7 @@ def _widest_activation(graph: IntGraph) -> int:
 def _layers(session: Session) -> list[dict[str, Any]]:
     """Clipping range of every quantizer: what is kept against what was seen."""
     rows = []
-    for name, point in session.plan.points.items():
+    for name, point in session.quantized.plan.points.items():
         scale = session.frozen.quants[name].scale
         lo, hi = point.range
         seen = session.quantized.calibration.ranges.get(name)

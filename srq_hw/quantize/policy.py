@@ -74,8 +74,9 @@ def _require(target: Target, bits: Bits) -> None:
 
 
 def _reads_image(net: NormalNet, conv: str) -> bool:
+    """Whether a convolution reads the image, or the channels that guide others through it."""
     layer = next(item for item in net.layers if item.name == conv)
-    return net.layers[0].name in layer.inputs
+    return net.layers[0].name in layer.inputs or (net.guide is not None and net.guide.name in layer.inputs)
 
 
 def _tail(net: NormalNet) -> set[str]:

@@ -14,6 +14,7 @@ from srq_hw.quantize.bias import correct_bias, with_biases
 from srq_hw.quantize.calibrate import calibrate, sample_patches
 from srq_hw.quantize.calibration import Calibration
 from srq_hw.quantize.equalize import equalize
+from srq_hw.quantize.guide import guided
 from srq_hw.quantize.held import Bound
 from srq_hw.quantize.image_search import searches
 from srq_hw.quantize.plan import QuantPlan, make_plan
@@ -49,6 +50,10 @@ def quantize(
     images: uint8 (H, W, C), low resolution. weight_bits, act_bits None: the target's default.
     """
     policy = recipe.policy.layers(target)
+    if recipe.guide:
+        plain = make_plan(net, target, weight_bits, act_bits, policy)
+        if recipe.guide.bits is None or plain.act_bits <= recipe.guide.bits:
+            net = guided(net, target, plain.bits, sample_patches(images, recipe), recipe.guide)
 
     def planned(net: NormalNet) -> QuantPlan:
         if recipe.equalize:

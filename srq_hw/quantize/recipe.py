@@ -220,6 +220,25 @@ class Rotate(_Part):
     seed: Annotated[int, Field(ge=0, description="Seed of what is drawn.")] = 0
 
 
+class GuideOptions(_Part):
+    """Guides: what an operand holds of the image goes around it in a few channels as wide as the first convolution."""
+
+    channels: Annotated[int, Field(ge=1, le=27, description="Channels that are taken from the image.")] = 8
+    least: Annotated[
+        float,
+        Field(ge=0, le=1, description="An operand gets one where that takes this part of all operands' noise or more."),
+    ] = 0.01
+    work: Annotated[
+        float, Field(gt=0, le=10, description="Multiply-adds that may be added, as a part of the network's.")
+    ] = 0.1
+    bits: Annotated[
+        int | None, Field(ge=2, le=16, description="Only where activations have at most so many bits; none: always.")
+    ] = None
+    probes: Annotated[int, Field(ge=1, le=256, description="Random images per patch whose gradients are taken.")] = 2
+    patches: Annotated[int, Field(ge=1, le=1024, description="Calibration patches whose gradients are taken.")] = 4
+    seed: Annotated[int, Field(ge=0, description="Seed of what is drawn.")] = 0
+
+
 #: a learning rate up to 1, or up to 10; for all bit widths or by width
 Rate = Annotated[float, Field(gt=0, le=1)]
 HighRate = Annotated[float, Field(gt=0, le=10)]
@@ -328,6 +347,7 @@ class Recipe(_Part):
     weights: WeightMethod
     search: ImageSearch | None = None
     policy: Policy = Policy()
+    guide: GuideOptions | None = None
     rotate: Rotate | None = None
     equalize: Equalize | None = None
     bias_correction: Annotated[

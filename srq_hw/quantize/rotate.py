@@ -16,7 +16,7 @@ matrix in front then spreads what is left over all channels alike.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,7 @@ from torch.nn.grad import conv2d_input
 
 from srq_hw.normalform.normal import Layer, NormalNet, channel_counts, evaluate, users
 from srq_hw.quantize.policy import Bits
+from srq_hw.quantize.probes import probes
 from srq_hw.quantize.recipe import Rotate
 
 Image = npt.NDArray[np.uint8]
@@ -133,6 +134,7 @@ def noises(net: NormalNet, stream: Stream, bits: Bits, images: Sequence[Image], 
     layers = {layer.name: layer for layer in net.layers}
     terms: dict[tuple[str, str], list[Tensor]] = {}
     generator = torch.Generator().manual_seed(options.seed)
+    watched = [*stream.readers, *stream.sums, *stream.makers]
 
     def add(kind: str, name: str, place: int, value: Tensor) -> None:
         term = terms.setdefault((kind, name), [torch.zeros(stream.channels, stream.channels).double() for _ in "KS"])
@@ -152,7 +154,7 @@ def noises(net: NormalNet, stream: Stream, bits: Bits, images: Sequence[Image], 
             weight = _weight(layers[name]).reshape(stream.channels, -1)
             power = seen[layers[name].inputs[0]].detach().double().square().mean()
             add("weights made", name, 0, weight @ weight.T / held * power)
-        for gradients in _probes(output, seen, [*stream.readers, *stream.sums, *stream.makers], generator, options):
+        for gradients in probes(output, seen, watched, generator, options.probes):
             for name in stream.readers:
                 conv, source = layers[name], seen[layers[name].inputs[0]]
                 weight = _weight(conv)
@@ -176,16 +178,6 @@ def noises(net: NormalNet, stream: Stream, bits: Bits, images: Sequence[Image], 
     return [
         Noise(kind == "operand", _floored(K), _floored(S) * step[kind](name)) for (kind, name), (K, S) in terms.items()
     ]
-
-
-def _probes(
-    output: Tensor, seen: Mapping[str, Tensor], names: Sequence[str], generator: torch.Generator, options: Rotate
-) -> Iterator[dict[str, Tensor]]:
-    """Gradients of the layers' outputs (1, C, H, W) for random signs of the image."""
-    for _ in range(options.probes):
-        signs = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0
-        found = torch.autograd.grad(output, [seen[name] for name in names], signs, retain_graph=True)
-        yield dict(zip(names, found, strict=True))
 
 
 def _moments(values: Tensor, channels: int, per_pixel: bool = False) -> Tensor:

@@ -18,6 +18,7 @@ from srq_hw.errors import InputError
 from srq_hw.files import write_bytes, write_text
 from srq_hw.normalform.normal import NormalNet
 from srq_hw.quantize.calibration import Calibration, Range
+from srq_hw.quantize.guide import with_guide
 from srq_hw.quantize.plan import QuantPlan, make_plan
 from srq_hw.quantize.policy import LayerPolicy
 from srq_hw.quantize.ptq import Quantized
@@ -52,6 +53,11 @@ class _Policy(_Part):
     activations: dict[str, int]
 
 
+class _Guide(_Part):
+    channels: Annotated[int, Field(ge=1, le=27)]
+    convs: tuple[str, ...]
+
+
 class _Stored(_Part):
     """calibration.json."""
 
@@ -63,11 +69,12 @@ class _Stored(_Part):
     weights: dict[str, list[Scale]]
     ranges: dict[str, _Range]
     zero_points: dict[str, int] = {}
+    guide: _Guide | None = None
 
 
 def save_quantized(quantized: Quantized, folder: Path) -> None:
     """Write both files; the same network gives the same bytes."""
-    plan, calibration = quantized.plan, quantized.calibration
+    plan, calibration, guide = quantized.plan, quantized.calibration, quantized.plan.net.guide
     data = {
         "network": plan.net.name,
         "weight_bits": plan.weight_bits,
@@ -77,6 +84,7 @@ def save_quantized(quantized: Quantized, folder: Path) -> None:
         "weights": {name: steps.tolist() for name, steps in calibration.weights.items()},
         "ranges": {name: asdict(item) for name, item in calibration.ranges.items()},
         "zero_points": calibration.zero_points,
+        "guide": None if guide is None else {"channels": guide.channels, "convs": guide.convs},
     }
     tensors: dict[str, Tensor] = {}
     for layer in plan.layers:
@@ -135,6 +143,14 @@ def _require_powers_of_two(folder: Path, data: _Stored, target: Target) -> None:
 def stored_plan(folder: Path, net: NormalNet, target: Target) -> QuantPlan:
     """The plan of the widths that were stored, with the weights of ``net``."""
     data = _read(folder)
+    if data.guide:
+        missing = set(data.guide.convs) - {layer.name for layer in net.layers if layer.op == "conv"}
+        if missing:
+            raise InputError(
+                f"{folder}: made for another network than {net.name}, which has no convolution {min(missing)}; name "
+                "the network that was quantized"
+            )
+        net = with_guide(net, data.guide.channels, data.guide.convs)
     return make_plan(net, target, data.weight_bits, data.act_bits, LayerPolicy(**data.policy.model_dump()))
 
 

@@ -138,6 +138,8 @@ ROWS: dict[str, Row] = {
     "equalize rms": Row("minmax", 3.5, SPREAD, {"equalize": {"statistic": "rms", "strength": 0.5}}),
     # Without a search min-max rates a turned basis by its one largest value, so mse ranges go with it.
     "rotate": Row("mse", 4.0, sections={"rotate": TURNED}, over="mse"),
+    # A guide's sums carry what it takes out and puts back: they must be wide.
+    "guide": Row("mse", 2.5, WIDE, {"guide": {}}, over="mse, wide skips"),
     # Behind a head of 8 bits there is little to correct (`wide`: +0.1 dB, `narrow`: -0.4); behind one of 4 there is.
     "bias correction": Row("minmax", 0.25, ALL, {"bias_correction": True}),
     # Learned on the image: each kind alone, then together.

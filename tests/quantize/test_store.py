@@ -39,6 +39,7 @@ def learned() -> Recipe:
     rates = {"activations": 0.05, "weight_steps": 0.05, "biases": 1e-3, "weights": 0.3, "channels": 0.05}
     extra = {
         "policy": {"edges": 8, "sums": 12, "weights": {}},
+        "guide": {"channels": 4, "least": 0.0, "work": 10.0},
         "equalize": {"strength": 0.5},
         "reconstruct": {"phases": [{"iterations": 3, "rates": rates}], "batch": 1, "crop": 16, "pool": 2},
         "bias_correction": True,
@@ -63,6 +64,7 @@ def test_round_trip(build: Callable[[], nn.Module], tmp_path: Path) -> None:
     assert {name: steps.tolist() for name, steps in after.weights.items()} == {
         name: steps.tolist() for name, steps in before.weights.items()
     }
+    assert quantized.plan.net.guide is not None and again.plan.net.guide == quantized.plan.net.guide
     assert asdict(again.plan.policy) == asdict(quantized.plan.policy) and again.plan.points == quantized.plan.points
     assert graph_hash(again.plan, after, GENERIC) == graph_hash(quantized.plan, before, GENERIC)
     plan = stored_plan(tmp_path, net, GENERIC)
@@ -117,6 +119,14 @@ def other_kernel() -> nn.Module:
 def test_another_network(build: Callable[[], nn.Module], layer: str, stored: Path) -> None:
     with pytest.raises(InputError, match=rf"made for another network than tiny: its layer {layer} has no weights"):
         load_quantized(stored, normal(build), GENERIC)
+
+
+def test_another_network_than_the_guided_one(tmp_path: Path) -> None:
+    save_quantized(made(normal(), chosen=learned()), tmp_path)
+    with pytest.raises(InputError, match="made for another network than tiny, which has no convolution "):
+        load_quantized(tmp_path, normal(nets.sums), GENERIC)
+    with pytest.raises(InputError, match="its layer tail has no weights"):
+        load_quantized(tmp_path, normal(other_kernel), GENERIC)
 
 
 def test_the_same_network_with_other_weights_is_what_was_stored(stored: Path) -> None:
