@@ -16,7 +16,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, Python sees scripts/ only
 from scripts.quality.cells import DIGEST, of_compare, of_daq, of_peers
 from scripts.quality.measured import merge, read, write
-from scripts.quality.tables import against_goals, by_method, by_tool, daq_table, networks_of, of_code, of_seconds
+from scripts.quality.tables import (
+    against_goals,
+    by_method,
+    by_tool,
+    daq_table,
+    networks_of,
+    of_code,
+    of_guides,
+    of_seconds,
+)
 from srq_hw.compare.store import source_sha256
 
 REPO = Path(__file__).resolve().parents[1]
@@ -49,7 +58,7 @@ def main() -> None:
     for name, rows in (("compare.csv", cells), ("peers.csv", rivals), ("daq.csv", daq)):
         write(MEASURED / name, rows)
     lines = of_code(cells, source_sha256()[:DIGEST]) + against_goals(cells, rivals) + by_method(cells, rivals)
-    lines += daq_table(daq) + of_seconds(cells)
+    lines += of_guides(cells) + daq_table(daq) + of_seconds(cells)
     for name, tables in (("quality.md", lines), ("peers.md", by_tool(rivals, networks_of(cells)))):
         place = REPO / "docs" / name
         place.write_text(replace_tables(place.read_text(), tables))

@@ -9,13 +9,14 @@ from typing import Any
 from scripts.make_quality_docs import BEGIN, END, replace_tables
 from scripts.quality import measured
 from scripts.quality.cells import Cell, of_compare, of_daq, of_peers
-from scripts.quality.tables import against_goals, by_method, by_tool, daq_table, of_code, of_seconds
+from scripts.quality.tables import against_goals, by_method, by_tool, daq_table, of_code, of_guides, of_seconds
 
 
 def cell(network: str, method: str, bits: int, losses: dict[str, float], error: str | None = None) -> dict[str, Any]:
     sets = {name: {"drop_psnr": loss} for name, loss in losses.items()}
     widths = {"weight_bits": bits, "act_bits": bits, "calibration_seconds": 3.0}
-    return {"network": network, "method": method, "error": error, "sets": sets} | widths
+    text = f"{method} text"
+    return {"network": network, "method": method, "error": error, "sets": sets, "quantized": text} | widths
 
 
 def write(path: Path, cells: list[dict[str, Any]], tail: int | None = None) -> Path:
@@ -85,6 +86,7 @@ def test_daq_and_seconds(tmp_path: Path) -> None:
     rows = [{"network": "a", "images": "Set5", "bits": bits, "drop_psnr": 1 / bits} for bits in (4, 8)]
     (tmp_path / "daq.json").write_text(json.dumps(rows))
     assert daq_table(of_daq(tmp_path / "daq.json"))[-2:] == ["|---|---|", "| a | 0.125 / 0.250 |"]
+    assert of_guides(ours(tmp_path))[-2:] == ["| a | srq text |", "| b | – |"]
     assert of_seconds(ours(tmp_path))[-2:] == ["| a | – | 3 |", "| b | 3 | – |"]
 
 

@@ -62,7 +62,7 @@ class Cell:
     """Loss of one network in one setting by one method (ours) or tool and variant (a peer's) on one set.
 
     loss: float minus quantized, dB; None where the run failed. setting: index into SETTINGS. code: digest of what
-    computed it, where a cell tells.
+    computed it, quantized: which layers got which width, where a cell tells.
     """
 
     network: str
@@ -72,6 +72,7 @@ class Cell:
     loss: float | None
     seconds: float | None = None
     code: str = ""
+    quantized: str = ""
 
 
 def of_compare(files: Iterable[Path]) -> list[Cell]:
@@ -87,7 +88,7 @@ def of_compare(files: Iterable[Path]) -> list[Cell]:
             for images, score in cell["sets"].items():
                 loss = None if cell["error"] else score["drop_psnr"]
                 key = cell["network"], where, cell["method"], images
-                found[key] = Cell(*key, loss, cell["calibration_seconds"], code[:DIGEST])
+                found[key] = Cell(*key, loss, cell["calibration_seconds"], code[:DIGEST], cell["quantized"] or "")
     return list(found.values())
 
 

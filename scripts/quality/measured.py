@@ -12,7 +12,7 @@ from pathlib import Path
 from scripts.quality.cells import SETTINGS, Cell
 
 #: columns of all files
-COLUMNS = ("network", "setting", "method", "set", "loss", "seconds", "code")
+COLUMNS = ("network", "setting", "method", "set", "loss", "seconds", "code", "quantized")
 
 
 def read(path: Path) -> list[Cell]:
@@ -30,6 +30,7 @@ def read(path: Path) -> list[Cell]:
                 _number(row["loss"]),
                 _number(row["seconds"]),
                 row["code"],
+                row["quantized"],
             )
             for row in csv.DictReader(stream)
         ]
@@ -44,7 +45,7 @@ def write(path: Path, cells: Iterable[Cell]) -> None:
         for cell in cells:
             setting = SETTINGS[cell.setting].name
             values = (_text(cell.loss, 4), _text(cell.seconds, 1))
-            writer.writerow((cell.network, setting, cell.method, cell.images, *values, cell.code))
+            writer.writerow((cell.network, setting, cell.method, cell.images, *values, cell.code, cell.quantized))
 
 
 def merge(held: Iterable[Cell], new: Iterable[Cell]) -> list[Cell]:

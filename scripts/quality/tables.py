@@ -123,6 +123,15 @@ def of_seconds(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
+def of_guides(cells: Sequence[Cell]) -> list[str]:
+    """What `srq` made of every network at the narrowest width, its guides included."""
+    narrow = next(index for index, setting in enumerate(SETTINGS) if setting.name == "W4A4")
+    mine = [cell for cell in cells if (cell.setting, cell.method) == (narrow, OURS) and cell.quantized]
+    found = {cell.network: cell.quantized for cell in mine}
+    lines = ["", "### What `srq` quantized at W4A4", "", *_head("network", "quantized")]
+    return [*lines, *(_row(name, found.get(name, NOT_RUN)) for name in networks_of(cells))]
+
+
 def networks_of(cells: Iterable[Cell]) -> list[str]:
     """Names in the order of their first cells."""
     return list(dict.fromkeys(cell.network for cell in cells))

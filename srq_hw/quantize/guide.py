@@ -30,7 +30,6 @@ from srq_hw.normalform.normal import Guide, Layer, NormalNet, channel_counts, ev
 from srq_hw.quantize.policy import Bits
 from srq_hw.quantize.probes import probes
 from srq_hw.quantize.recipe import GuideOptions
-from srq_hw.quantize.stepwise import batches
 from srq_hw.target import Target
 
 Image = npt.NDArray[np.uint8]
@@ -57,7 +56,7 @@ def guided(net: NormalNet, target: Target, bits: Bits, images: Sequence[Image], 
     """The same function with guides beside the operands where they take most noise from the image; the network as it is
     where there are none. images: uint8 (H, W, C), low resolution."""
     operands = _operands(net, target)
-    if not operands:
+    if not operands or not any(image.any() for image in images):
         return net
     seen, felt = _observe(net, images, operands), _felt(net, images[: options.patches], operands, options)
     power = {name: felt[name] * seen.energy[name] for name in operands}
@@ -125,31 +124,34 @@ def _falls(net: NormalNet, name: str) -> bool:
 
 
 def _observe(net: NormalNet, images: Sequence[Image], operands: Iterable[str]) -> Seen:
-    scale, wanted = upscales(net), set(operands)
-    count, taps = 0, torch.zeros(0)
+    scale, wanted, count = upscales(net), set(operands), 0
+    around, taps = torch.zeros(0), torch.zeros(())
     cross: dict[str, Tensor] = {}
     energy: dict[str, float] = dict.fromkeys(wanted, 0.0)
-    around = torch.zeros(0)
 
     def tap(name: str, values: Tensor) -> None:
         nonlocal around
         if name == net.layers[0].name:
-            around = _rows(F.unfold(values, SIDE, padding=SIDE // 2).reshape(len(values), -1, *values.shape[2:]))
+            around = _rows(F.unfold(values, SIDE, padding=SIDE // 2).reshape(1, -1, *values.shape[2:]))
         if name in wanted:
             rows = _rows(F.pixel_unshuffle(values, scale[name]) if scale[name] > 1 else values)
             cross[name] = cross.get(name, 0) + around.T @ rows
             energy[name] += float(rows.square().sum())
 
     with torch.inference_mode():
-        for batch in batches(images):
-            evaluate(net, batch * net.grey_level, tap)
-            taps = around.T @ around + (taps if len(taps) else 0)
+        for image in images:
+            evaluate(net, _real(net, image), tap)
+            taps = taps + around.T @ around
             count += len(around)
     moments = taps / count
     moments += RIDGE * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
-    return Seen(
-        moments, {name: cross[name] / count for name in wanted}, {name: energy[name] / count for name in wanted}
-    )
+    means = {name: cross[name] / count for name in wanted}
+    return Seen(moments, means, {name: energy[name] / count for name in wanted})
+
+
+def _real(net: NormalNet, image: Image) -> Tensor:
+    """(1, C, H, W), float32, in the network's own range."""
+    return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] * net.grey_level
 
 
 def _rows(values: Tensor) -> Tensor:
@@ -171,9 +173,8 @@ def _felt(
     generator, found = torch.Generator().manual_seed(options.seed), dict.fromkeys(operands, 0.0)
     names = [conv.name for convs in operands.values() for conv in convs]
     for image in images:
-        pixels = (torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] * net.grey_level).requires_grad_()
         seen: dict[str, Tensor] = {}
-        output = evaluate(net, pixels, seen.__setitem__)
+        output = evaluate(net, _real(net, image).requires_grad_(), seen.__setitem__)
         for gradients in probes(output, seen, names, generator, options.probes):
             for name, convs in operands.items():
                 inward = torch.zeros(())
@@ -205,13 +206,13 @@ def _choose(
     names = [name for name in operands if gain[name] > 0 and gain[name] >= options.least * whole]
     if not names:
         return []
-    cost = []
+    cost, allowed = [], options.work * sum(_work(net).values())
     for name in names:
         own = counts[name] * scale[name] ** 2  # the 1x1 convolution that makes B a
         for conv in operands[name]:
             down, right = _reach(conv, scale[name])
             own += counts[conv.name] * scale[conv.name] ** 2 * (2 * down + 1) * (2 * right + 1)
-        cost.append(channels * own / (options.work * sum(_work(net).values())))
+        cost.append(channels * own / allowed)
     found = milp(
         [-gain[name] / whole for name in names],
         constraints=LinearConstraint(np.array([cost]), ub=1.0),

@@ -249,6 +249,25 @@ def test_operands_of_many_bits_get_none() -> None:
     assert after.guide is not None and "last" not in after.guide.convs
 
 
+@pytest.mark.parametrize("value", [0, 255])
+def test_flat_and_dead(value: int) -> None:
+    """Black and white images, and a tensor that is always 0: nothing is guided by what tells nothing."""
+    net = normalize(network(nets.residual()))
+    flat = [np.full((16, 16, 3), value, np.uint8)]
+    plan = make_plan(net, GENERIC, 4, 4, LayerPolicy(edges=8, sums=16))
+    after = guided(net, GENERIC, plan.bits, flat, ALL)
+    assert (after.guide is None) == (value == 0)
+    dead = replace(net, layers=tuple(_silent(layer) if layer.name == "head" else layer for layer in net.layers))
+    found = with_guides(dead)
+    assert found.guide is None or "c1" not in found.guide.convs
+    torch.testing.assert_close(real(found), real(dead), rtol=0, atol=1e-9)
+
+
+def _silent(layer: Layer) -> Layer:
+    assert layer.weight is not None and layer.bias is not None
+    return replace(layer, weight=torch.zeros_like(layer.weight), bias=torch.zeros_like(layer.bias))
+
+
 def test_falling_slopes_stay_with_their_readers() -> None:
     """A target of thresholds has them split between convolutions on both sides; a guide would stand between."""
 
