@@ -56,6 +56,7 @@ CASES = (
     *(Case(name, 8, 8, sums) for name in ("idn_y_x2", "idn_y_x4") for sums in (16, 8)),
     *(Case(name, 4, 4) for name in ("idn_y_x2", "idn_y_x4")),
     *(Case(name, 4, 4, 16, {"activations.zero_points": True}) for name in ("idn_y_x2", "idn_y_x4")),
+    *(Case(name, 4, 4, 16, {"guide": {}}) for name in ("edsr8_64_x2", "rnet9_64_x4", "carn_x2", "srresnet8_bn_x4")),
 )
 
 
