@@ -132,3 +132,22 @@ def test_a_recipe_with_narrow_accumulators_holds_to_the_end(qat: Command, folder
     net, target = normalize(load_network("ownnets.small:net")), load_target("int-generic")
     result = load_quantized(folder / "done", net, target)
     assert max(accumulator_bits(freeze(result.plan, result.calibration, target)).values()) <= 11
+
+
+def test_a_guided_network_trains_on(command: Command, folder: Path) -> None:
+    """Guides of the start are there in the result, learned; another run starts from it, and a build takes it."""
+    tiny = (folder / "tiny.yaml").read_text()
+    (folder / "guided.yaml").write_text(tiny + "\nguide: {channels: 3, least: 0.0, work: 10.0}\n")
+    widths = ("--bits", "4", "--edges", "8", "--sums", "16")
+    code, out, err = command(*widths, "--init", "guided.yaml", "--out", "done", "--json")
+    assert code == 0 and json.loads(out)["parity"]["equal"], err
+    net, target = normalize(load_network("ownnets.small:net")), load_target("int-generic")
+    start, result = (load_quantized(folder / name, net, target) for name in ("done/start", "done"))
+    assert start.plan.net.guide is not None and result.plan.net.guide == start.plan.net.guide
+    if json.loads(out)["best"]["epoch"]:
+        names = [layer.name for layer in start.plan.layers if layer.name.endswith("_guided")]
+        assert names and all(not start.plan.layer(name).weight.equal(result.plan.layer(name).weight) for name in names)
+    code, out, err = command("--start", "done", "--out", "more", "--json")
+    assert code == 0 and json.loads(out)["parity"]["equal"], err
+    built = ["build", "ownnets.small:net", "--quantized", "more", "--target", "int-generic", "--input-size", "16x16"]
+    assert run([*built, "--out", "built"]) == 0
