@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -114,6 +116,11 @@ def upscales(net: NormalNet) -> dict[str, int]:
         own = layer.factor if layer.op in ("shuffle", "resize", "filter") else 1
         found[layer.name] = own * (found[layer.inputs[0]] if layer.inputs else 1)
     return found
+
+
+def real_image(net: NormalNet, image: npt.NDArray[np.uint8]) -> Tensor:
+    """What the network reads of an image: uint8 (H, W, C) to float32 (1, C, H, W) in 0..input_max."""
+    return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] * net.grey_level
 
 
 def evaluate(

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from srq_hw.errors import InputError
-from srq_hw.normalform.normal import LAYER_FUNCTIONS, Layer, NormalNet, users
+from srq_hw.normalform.normal import LAYER_FUNCTIONS, Layer, NormalNet, real_image, users
 
 Image = npt.NDArray[np.uint8]
 
@@ -35,7 +35,7 @@ def run_daq(net: NormalNet, image: Image, weight_bits: int, act_bits: int) -> Im
             raise InputError(f"DAQ: {bits} bits; allowed are 1 to {max(GAUSSIAN_STEPS)}")
     inner = inner_convs(net)
     quantized = replace(net, layers=tuple(_daq_layer(layer, weight_bits, layer.name in inner) for layer in net.layers))
-    x = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] * net.grey_level
+    x = real_image(net, image)
     with torch.inference_mode():
         y = _evaluate(quantized, x, inner, act_bits) / net.grey_level
     levels = torch.round(y[0]).clamp(0, 255).to(torch.uint8).permute(1, 2, 0)

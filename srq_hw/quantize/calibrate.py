@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from srq_hw.errors import InputError
-from srq_hw.normalform.normal import evaluate
+from srq_hw.normalform.normal import evaluate, real_image
 from srq_hw.quantize.asymmetric import asymmetric_scales
 from srq_hw.quantize.calibration import Calibration, Range
 from srq_hw.quantize.clipping import clip_bounds
@@ -104,8 +104,7 @@ def _observe(plan: QuantPlan, patches: list[Image], bins: int, progress: Progres
 
     with torch.inference_mode():
         for index, patch in enumerate(patches):
-            image = torch.from_numpy(patch.astype(np.float32)).permute(2, 0, 1)[None] * plan.net.grey_level
-            evaluate(plan.net, image, tap)
+            evaluate(plan.net, real_image(plan.net, patch), tap)
             if progress:
                 progress(index + 1, len(patches))
     return seen

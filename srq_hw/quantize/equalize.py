@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from srq_hw.normalform.normal import Layer, NormalNet, evaluate, users
+from srq_hw.normalform.normal import Layer, NormalNet, evaluate, real_image, users
 from srq_hw.quantize.recipe import Equalize
 
 Image = npt.NDArray[np.uint8]
@@ -136,6 +136,6 @@ def _ranges(net: NormalNet, images: Sequence[Image], statistic: str) -> dict[str
 
     with torch.inference_mode():
         for image in images:
-            evaluate(net, torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] * net.grey_level, tap)
+            evaluate(net, real_image(net, image), tap)
     gather = np.max if statistic == "max" else np.mean
     return {name: gather(rows, axis=0) for name, rows in found.items()}

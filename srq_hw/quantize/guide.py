@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_input
 
 from srq_hw.normalform.groups import dense_weight
-from srq_hw.normalform.normal import Guide, Layer, NormalNet, channel_counts, evaluate, upscales
+from srq_hw.normalform.normal import Guide, Layer, NormalNet, channel_counts, evaluate, real_image, upscales
 from srq_hw.quantize.policy import Bits
 from srq_hw.quantize.probes import probes
 from srq_hw.quantize.recipe import GuideOptions
@@ -140,18 +140,13 @@ def _observe(net: NormalNet, images: Sequence[Image], operands: Iterable[str]) -
 
     with torch.inference_mode():
         for image in images:
-            evaluate(net, _real(net, image), tap)
+            evaluate(net, real_image(net, image), tap)
             taps = taps + around.T @ around
             count += len(around)
     moments = taps / count
     moments += RIDGE * moments.diagonal().mean() * torch.eye(len(moments), dtype=moments.dtype)
     means = {name: cross[name] / count for name in wanted}
     return Seen(moments, means, {name: energy[name] / count for name in wanted})
-
-
-def _real(net: NormalNet, image: Image) -> Tensor:
-    """(1, C, H, W), float32, in the network's own range."""
-    return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] * net.grey_level
 
 
 def _rows(values: Tensor) -> Tensor:
@@ -174,7 +169,7 @@ def _felt(
     names = [conv.name for convs in operands.values() for conv in convs]
     for image in images:
         seen: dict[str, Tensor] = {}
-        output = evaluate(net, _real(net, image).requires_grad_(), seen.__setitem__)
+        output = evaluate(net, real_image(net, image).requires_grad_(), seen.__setitem__)
         for gradients in probes(output, seen, names, generator, options.probes):
             for name, convs in operands.items():
                 inward = torch.zeros(())

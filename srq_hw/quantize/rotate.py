@@ -26,7 +26,7 @@ from scipy.linalg import hadamard
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
-from srq_hw.normalform.normal import Layer, NormalNet, channel_counts, evaluate, users
+from srq_hw.normalform.normal import Layer, NormalNet, channel_counts, evaluate, real_image, users
 from srq_hw.quantize.policy import Bits
 from srq_hw.quantize.probes import probes
 from srq_hw.quantize.recipe import Rotate
@@ -141,7 +141,7 @@ def noises(net: NormalNet, stream: Stream, bits: Bits, images: Sequence[Image], 
         term[place] += value / len(images)
 
     for image in images:
-        pixels = (torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] * net.grey_level).requires_grad_()
+        pixels = real_image(net, image).requires_grad_()
         seen: dict[str, Tensor] = {}
         output = evaluate(net, pixels, seen.__setitem__)
         for name in stream.readers:
